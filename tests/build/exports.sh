@@ -1,0 +1,38 @@
+#!/bin/sh
+# Three lists must be the same: what the headers declare with RP_API, what the symbol map names, and what the shared
+# library exports. The static library must define these for the linker and no other name.
+set -eu
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+failed=0
+
+# The preprocessor removes comments and turns RP_API into its attribute; a declaration ends at its semicolon, and the
+# first name before a parenthesis is the function's.
+for header in include/ringpool/*.h; do echo "#include <ringpool/${header##*/}>"; done |
+    $CC -x c -std=c11 -Iinclude -E -P - | tr '\n' ' ' | tr ';' '\n' |
+    sed -n 's/.*__attribute__((visibility("default")))//p' |
+    sed -n 's/^[^(]*[^a-zA-Z0-9_]\([a-zA-Z_][a-zA-Z0-9_]*\) *(.*/\1/p' | sort >"$work/declared"
+sed -n '/global:/,/local:/s/^ *\([A-Za-z_][A-Za-z0-9_]*\);.*/\1/p' src/ringpool.map | sort >"$work/mapped"
+# The name of a node itself is an absolute symbol (type A).
+$NM -D --defined-only "$BUILD/libringpool.so" | awk '$2 != "A" { sub(/@.*/, "", $3); print $3 }' | sort >"$work/shared"
+$NM -g --defined-only "$BUILD/libringpool.a" | awk 'NF == 3 { print $3 }' | sort >"$work/static"
+
+same() { # list, what it is
+    if ! diff "$work/declared" "$work/$1" >"$work/diff"; then
+        sed -n -e "s/^< /exports: declared with RP_API, but missing $2: /p" \
+            -e "s/^> /exports: not declared with RP_API, but $2: /p" "$work/diff" >&2
+        failed=1
+    fi
+}
+same mapped 'in src/ringpool.map'
+same shared 'in libringpool.so'
+same static 'in libringpool.a'
+
+if grep -v '^rp_' "$work/shared" >&2; then
+    echo "exports: the names above lack the prefix rp_" >&2
+    failed=1
+fi
+[ -s "$work/declared" ] || { echo "exports: no declaration found" >&2; failed=1; }
+[ $failed -eq 0 ] && echo "exports: $(wc -l <"$work/declared") functions, the same in headers, map and libraries"
+exit $failed

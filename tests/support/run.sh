@@ -1,0 +1,52 @@
+#!/bin/sh
+# Runs a Criterion runner on one backend; used by the Makefile, which passes BUILD and TESTS.
+#
+#   tests/support/run.sh io_uring|epoll RUNNER
+#
+# Succeeds only if tests ran, all passed, and no sanitizer has left a report. Criterion's own synthesis is the last
+# line when all is well. RP_TEST_BACKEND tells the tests which backend they were given.
+set -eu
+
+backend=$1
+runner=$2
+name=$BUILD/tests/$(basename "$runner").$backend
+. tests/support/sanitizers.sh
+sanitizer_settings "$(pwd -P)/${name#"$(pwd -P)/"}.report"
+case $BUILD in /*) sanitizer_settings "$name.report" ;; esac
+
+case $backend in
+io_uring)
+    prefix=
+    if why=$("$BUILD/tests/deny_io_uring" --probe); then
+        what="tests on io_uring"
+        export RP_TEST_BACKEND=io_uring
+    else
+        # The run counts all the same: it shows what a user of this machine gets.
+        what="tests as the machine is: it grants no io_uring ($why)"
+        export RP_TEST_BACKEND=epoll
+    fi
+    ;;
+epoll)
+    prefix=$BUILD/tests/deny_io_uring
+    what="tests on epoll, io_uring denied by seccomp"
+    export RP_TEST_BACKEND=epoll
+    ;;
+esac
+printf '  %-7s %s%s\n' RUN "$what" "${SANITIZE:+ ($SANITIZE)}"
+
+rm -f "$name.tap"
+rc=0
+$prefix "$runner" -j2 --timeout "${TEST_TIMEOUT:-120}" --tap="$name.tap" ${TESTS:+--filter "$TESTS"} </dev/null || rc=$?
+
+ran=$(grep -E '^(not )?ok ' "$name.tap" 2>/dev/null | grep -vc '# SKIP' || :)
+for report in "$name".report.*; do
+    [ -e "$report" ] || continue
+    cat "$report" >&2
+    echo "tests: a sanitizer reported, see $report" >&2
+    rc=1
+done
+if [ "${ran:-0}" -eq 0 ]; then
+    echo "tests: none ran" >&2
+    rc=1
+fi
+exit $rc
