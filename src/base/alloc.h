@@ -1,0 +1,20 @@
+/*
+ * The allocator hook: everything that belongs to an object comes from the hook that the object was made with.
+ */
+#ifndef BASE_ALLOC_H
+#define BASE_ALLOC_H
+
+#include <ringpool/base.h>
+
+/* *out becomes a copy of *user, or libc's for NULL. -EINVAL when only some of the three functions are set. */
+int alloc_init(struct rp_allocator *out, const struct rp_allocator *user);
+
+/* Zeroed memory, or NULL (also when n * size overflows). Freed by alloc_free; NULL is allowed there. */
+void *alloc_zeroed(const struct rp_allocator *a, size_t n, size_t size);
+void alloc_free(const struct rp_allocator *a, void *p);
+
+/* Zeroed memory at a multiple of `align` (a power of two). Freed only by alloc_free_aligned; NULL is allowed there. */
+void *alloc_aligned(const struct rp_allocator *a, size_t align, size_t size);
+void alloc_free_aligned(const struct rp_allocator *a, void *p);
+
+#endif

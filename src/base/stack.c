@@ -1,0 +1,80 @@
+/*
+ * Thread stacks: one mapping each, whose lowest page is never made accessible, so that an overflow faults instead of
+ * reaching a neighbour.
+ *
+ * The mapping starts without access and all but the guard page is opened afterwards: at no time does a stack exist
+ * without its guard. Huge pages are refused, as an idle worker would otherwise hold 2 MiB instead of two pages. All
+ * functions keep errno.
+ */
+#include "base/stack.h"
+
+#include <errno.h>
+#include <stdint.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+static size_t page_size(void)
+{
+    return (size_t)sysconf(_SC_PAGESIZE);
+}
+
+int stack_map(struct stack *stack, size_t size)
+{
+    const size_t page = page_size();
+    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_NORESERVE;
+    int saved = errno;
+    char *map;
+
+    if (size > SIZE_MAX / 2) {
+        return -ENOMEM;
+    }
+    size = size ? (size + page - 1) & ~(page - 1) : page;
+    map = mmap(NULL, page + size, PROT_NONE, flags, -1, 0);
+    if (map == MAP_FAILED) {
+        goto failed;
+    }
+    if (mprotect(map + page, size, PROT_READ | PROT_WRITE)) {
+        (void)munmap(map, page + size);
+        goto failed;
+    }
+    (void)madvise(map + page, size, MADV_NOHUGEPAGE); /* EINVAL on a kernel without huge pages */
+    stack->base = map + page;
+    stack->size = size;
+    errno = saved;
+    return 0;
+
+failed:
+    /* EAGAIN is a memory limit too: of locked memory, after mlockall(MCL_FUTURE). */
+    errno = saved;
+    return -ENOMEM;
+}
+
+void stack_unmap(struct stack *stack)
+{
+    const size_t page = page_size();
+    int saved = errno;
+
+    if (!stack->base) {
+        return;
+    }
+    if (munmap((char *)stack->base - page, page + stack->size)) {
+        /* Merged with a neighbour, it cannot be cut out without one mapping more, which may be one too many. */
+        (void)madvise(stack->base, stack->size, MADV_DONTNEED);
+    }
+    stack->base = NULL;
+    stack->size = 0;
+    errno = saved;
+}
+
+void stack_trim(const struct stack *stack, size_t keep)
+{
+    const size_t page = page_size();
+    int saved = errno;
+
+    if (!stack->base || keep >= stack->size) {
+        return;
+    }
+    /* Rounded down: a page that is kept in part is kept. */
+    (void)madvise(stack->base, (stack->size - keep) & ~(page - 1), MADV_DONTNEED);
+    errno = saved;
+}

@@ -1,0 +1,278 @@
+/*
+ * RCU: a wait outlasts the sections that it must, and a registration that cannot be had is an error, not an abort.
+ */
+#include "base/rcu.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+
+/* A reader that stays in its section until the waiter is under way. */
+static _Atomic bool inside, waiter_started, leaving;
+static _Atomic int failures;
+
+static void *read_for_a_while(void *depth)
+{
+    if (rcu_attach()) {
+        add_seq(&failures, 1);
+    }
+    for (int i = 0; i < *(int *)depth; i++) {
+        rcu_enter();
+    }
+    store_seq(&inside, true);
+    for (int i = 1; i < *(int *)depth; i++) {
+        rcu_exit();
+    }
+    while (!load_seq(&waiter_started)) {
+        sched_yield();
+    }
+    for (int i = 0; i < 100; i++) { /* a wait that does not wait gets its chance to return */
+        sched_yield();
+    }
+    store_seq(&leaving, true);
+    rcu_exit();
+    return NULL;
+}
+
+static void wait_for_a_reader(int depth)
+{
+    pthread_t reader;
+
+    cr_assert_eq(rcu_attach(), 0);
+    cr_assert_eq(pthread_create(&reader, NULL, read_for_a_while, &depth), 0);
+    while (!load_seq(&inside)) {
+        sched_yield();
+    }
+    store_seq(&waiter_started, true);
+    rcu_wait();
+    cr_assert(load_seq(&leaving));
+    pthread_join(reader, NULL);
+    cr_assert_eq(load_seq(&failures), 0);
+}
+
+Test(rcu, wait_outlasts_a_section_that_began_before)
+{
+    wait_for_a_reader(1);
+}
+
+Test(rcu, only_the_outermost_exit_ends_a_section)
+{
+    wait_for_a_reader(3);
+}
+
+Test(rcu, attach_may_be_repeated_and_wait_needs_no_reader)
+{
+    for (int i = 0; i < 3; i++) {
+        cr_assert_eq(rcu_attach(), 0);
+        rcu_wait();
+    }
+}
+
+/* Adversary: a writer that frees what it replaced. A stale read shows as a poisoned value (and to ASan as a use after
+ * free). What holds: the reader's section spans load and use, and rcu_wait stands between unlink and free. */
+struct boxed {
+    int value;
+};
+
+static struct boxed *_Atomic published;
+static _Atomic bool stop;
+
+static void *read_published(void *arg)
+{
+    (void)arg;
+    if (rcu_attach()) {
+        add_seq(&failures, 1);
+    }
+    while (!load_seq(&stop)) {
+        rcu_enter();
+        if (load_acquire(&published)->value != 7) {
+            add_seq(&failures, 1);
+        }
+        rcu_exit();
+    }
+    return NULL;
+}
+
+Test(rcu, what_is_freed_after_a_wait_has_no_reader_left)
+{
+    pthread_t readers[3];
+    struct boxed *box = malloc(sizeof(*box));
+
+    box->value = 7;
+    store_seq(&published, box);
+    cr_assert_eq(rcu_attach(), 0);
+    for (int i = 0; i < 3; i++) {
+        cr_assert_eq(pthread_create(&readers[i], NULL, read_published, NULL), 0);
+    }
+    for (int i = 0; i < 200; i++) {
+        box = malloc(sizeof(*box));
+        box->value = 7;
+        box = exchange_acq_rel(&published, box);
+        rcu_wait();
+        box->value = -1;
+        free(box);
+    }
+    store_seq(&stop, true);
+    for (int i = 0; i < 3; i++) {
+        pthread_join(readers[i], NULL);
+    }
+    free(load_seq(&published));
+    cr_assert_eq(load_seq(&failures), 0);
+}
+
+/* Enough threads that bp's arena, which starts with room for eight, must grow several times. */
+enum { MANY = 100 };
+
+static pthread_barrier_t before_attach, after_attach, finish;
+static _Atomic int refused, attached;
+
+static void *attach_twice(void *arg)
+{
+    (void)arg;
+    pthread_barrier_wait(&before_attach); /* the thread has all the memory that it takes to start */
+    pthread_barrier_wait(&before_attach);
+    switch (rcu_attach()) {
+    case 0:
+        add_seq(&attached, 1);
+        break;
+    case -ENOMEM:
+        add_seq(&refused, 1);
+        break;
+    default:
+        add_seq(&failures, 1);
+    }
+    pthread_barrier_wait(&after_attach);
+    pthread_barrier_wait(&after_attach);
+    if (rcu_attach()) {
+        add_seq(&failures, 1);
+    } else {
+        rcu_enter();
+        rcu_exit();
+    }
+    pthread_barrier_wait(&finish);
+    return NULL;
+}
+
+Test(rcu, without_address_space_attach_is_enomem_and_works_once_there_is_some)
+{
+    pthread_t threads[MANY];
+    pthread_attr_t attr;
+    struct rlimit before, none;
+
+    cr_assert_eq(rcu_attach(), 0); /* so that the arena exists, and is full after seven more */
+    pthread_barrier_init(&before_attach, NULL, MANY + 1);
+    pthread_barrier_init(&after_attach, NULL, MANY + 1);
+    pthread_barrier_init(&finish, NULL, MANY + 1);
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, 256 * 1024);
+    for (int i = 0; i < MANY; i++) {
+        cr_assert_eq(pthread_create(&threads[i], &attr, attach_twice, NULL), 0);
+    }
+    pthread_barrier_wait(&before_attach);
+    getrlimit(RLIMIT_AS, &before);
+    none = before;
+    none.rlim_cur = 4096;
+    setrlimit(RLIMIT_AS, &none);
+    pthread_barrier_wait(&before_attach);
+    pthread_barrier_wait(&after_attach);
+    setrlimit(RLIMIT_AS, &before);
+    pthread_barrier_wait(&after_attach);
+    rcu_wait(); /* walks a registry that grows meanwhile */
+    pthread_barrier_wait(&finish);
+    for (int i = 0; i < MANY; i++) {
+        pthread_join(threads[i], NULL);
+    }
+    cr_assert_eq(load_seq(&refused), MANY);
+    cr_assert_eq(load_seq(&attached), 0);
+    cr_assert_eq(load_seq(&failures), 0);
+    rcu_wait();
+}
+
+static pthread_key_t late_key;
+static _Atomic int late_rounds;
+
+/* Runs in a second round of destructors, when bp has unregistered the thread in the first. */
+static void attach_late(void *value)
+{
+    if (add_seq(&late_rounds, 1) == 0) {
+        pthread_setspecific(late_key, value);
+        return;
+    }
+    if (rcu_attach()) {
+        add_seq(&failures, 1);
+        return;
+    }
+    rcu_enter();
+    rcu_exit();
+}
+
+static void *attach_early(void *arg)
+{
+    if (rcu_attach()) {
+        add_seq(&failures, 1);
+    }
+    pthread_setspecific(late_key, arg);
+    return NULL;
+}
+
+Test(rcu, a_thread_may_attach_again_from_its_last_destructors)
+{
+    pthread_t thread;
+
+    cr_assert_eq(rcu_attach(), 0);
+    cr_assert_eq(pthread_key_create(&late_key, attach_late), 0);
+    cr_assert_eq(pthread_create(&thread, NULL, attach_early, &late_key), 0);
+    pthread_join(thread, NULL);
+    cr_assert_eq(load_seq(&late_rounds), 2);
+    cr_assert_eq(load_seq(&failures), 0);
+    rcu_wait();
+}
+
+static void *read_once(void *arg)
+{
+    (void)arg;
+    if (rcu_attach()) {
+        add_seq(&failures, 1);
+        return NULL;
+    }
+    rcu_enter();
+    rcu_exit();
+    return NULL;
+}
+
+Test(rcu, ended_threads_are_not_waited_for)
+{
+    cr_assert_eq(rcu_attach(), 0);
+    for (int i = 0; i < 200; i++) {
+        pthread_t thread;
+
+        cr_assert_eq(pthread_create(&thread, NULL, read_once, NULL), 0);
+        pthread_join(thread, NULL);
+    }
+    rcu_wait();
+    cr_assert_eq(load_seq(&failures), 0);
+}
+
+static _Atomic int errno_after;
+
+static void *attach_with_errno(void *arg)
+{
+    (void)arg;
+    errno = ENOTTY;
+    (void)rcu_attach();
+    rcu_wait();
+    store_seq(&errno_after, errno);
+    return NULL;
+}
+
+Test(rcu, leaves_errno_alone)
+{
+    pthread_t thread;
+
+    cr_assert_eq(pthread_create(&thread, NULL, attach_with_errno, NULL), 0);
+    pthread_join(thread, NULL);
+    cr_assert_eq(load_seq(&errno_after), ENOTTY);
+}
