@@ -1,0 +1,10 @@
+/* ringpool: a Linux-native worker pool. This header is all of it; the parts stand alone under ringpool/. */
+#ifndef RINGPOOL_H
+#define RINGPOOL_H
+
+#include <ringpool/base.h>
+#include <ringpool/lock.h>
+#include <ringpool/pool.h>
+#include <ringpool/task.h>
+
+#endif

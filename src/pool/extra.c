@@ -1,0 +1,71 @@
+/*
+ * Workers that stand in for blocked ones: while a task blocks, in rp_blocking_begin or as a submitter to its own pool,
+ * one more worker than the capacity may live and one more task be in flight. Bounded by max_extra. When the grant
+ * ends, the worker that is too many leaves after its task, or at once if it is parked.
+ */
+#include "pool/pool.h"
+
+#include <errno.h>
+
+bool extra_grant(struct pool *pool)
+{
+    rp_lock_acquire(&pool->lock);
+    bool granted = pool->extra < pool->max_extra;
+    if (granted) {
+        pool->extra++;
+        pool_retarget_locked(pool);
+    }
+    rp_lock_release(&pool->lock);
+    if (granted)
+        pool_settle(pool);
+    return granted;
+}
+
+void extra_return(struct pool *pool)
+{
+    rp_lock_acquire(&pool->lock);
+    pool->extra--;
+    pool_retarget_locked(pool);
+    rp_lock_release(&pool->lock);
+    pool_settle(pool);
+}
+
+void extra_settle(struct frame *frame)
+{
+    for (; frame->extra; frame->extra--)
+        extra_return(frame->pool);
+    frame->blocking = 0;
+}
+
+int rp_blocking_begin(void)
+{
+    struct frame *frame = frame_current();
+
+    if (!frame || !frame->open || !frame->worker)
+        return -EPERM;
+    if (frame->blocking++)
+        return 0; /* the outer bracket asked already */
+    if (!extra_grant(frame->pool))
+        return -EAGAIN;
+    frame->extra++;
+    return 0;
+}
+
+int rp_blocking_end(void)
+{
+    struct frame *frame = frame_current();
+
+    if (!frame || !frame->blocking)
+        return -EPERM;
+    if (--frame->blocking == 0)
+        extra_settle(frame);
+    return 0;
+}
+
+void rp_heartbeat(void)
+{
+    struct frame *frame = frame_current();
+
+    if (frame && frame->worker && frame->open)
+        store_relaxed(&frame->worker->since, rp_now()); /* a report's figure */
+}

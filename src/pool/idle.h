@@ -1,0 +1,118 @@
+/*
+ * Idle workers: who is parked, who is looking for work, and how a task finds one of them.
+ *
+ * THE PARKING PROTOCOL. Everything about lost wake-ups is argued here and nowhere else.
+ *
+ * Vocabulary. A worker is *busy*, *searching* (looks for work and is counted in the idle word), *parked* (on the
+ * stack) or *leaving*. One word holds the stack and the count:
+ *
+ *     63..32  tag        changes with every push and pop, so a CAS by a thread that slept in between fails (ABA)
+ *     31..20  searching  how many workers (or the expiry ticker) look for work now
+ *     19..0   top + 1    number of the worker parked last, 0: none
+ *
+ * The stack is linked by worker numbers, not pointers: worker_at() turns one into a descriptor under RCU, which keeps
+ * the descriptor's memory readable while a slow thread still looks at it. RCU does not make the pop right (a worker
+ * parks again within microseconds, far sooner than a grace period); the tag does.
+ *
+ * Each worker's `park` word:
+ *     PARK_AWAKE     -> PARK_PARKING   its worker, before it pushes itself
+ *     PARK_PARKING   -> PARK_SLEEPING  its worker, by CAS; failure means that it was called meanwhile
+ *     either         -> PARK_NOTIFIED  whoever popped it: it is counted as searching already
+ *     either         -> PARK_LEAVE     whoever took it off to end it: it is not counted
+ * A parked worker's sleep is ended only by whoever took it off the stack, exactly once.
+ *
+ * Submitter                               Worker without work
+ *   P1 publish the slot        (seq_cst)    W1 push itself, leaving the searching count   (seq_cst CAS)
+ *   P2 load the idle word      (seq_cst)    W2 look at the queue again                    (seq_cst)
+ *   P3 if nobody searches: pop one,         W3 if something is ready: do P2, P3 itself
+ *      or make one, or leave it             W4 PARKING -> SLEEPING, sleep
+ *
+ * Why no task is stranded. P1/P2 and W1/W2 are store-then-load on the two same words, all sequentially consistent, so
+ * at least one of the two sides sees the other. If the submitter sees the parked worker it pops it; if the worker sees
+ * the task it runs P3, and may pop itself.
+ *   "Somebody searches" is a good reason to skip P3 because a searcher leaves that state in two ways only: it found a
+ * task, then searching_end() looks at the queue once more and wakes the next (the wake chain); or it parks, then W2
+ * looks. Both looks come after the count was dropped, so a submitter that still saw the count published before it.
+ *   "Somebody is awake" would not be a reason: awake does not mean will look.
+ *   A head slot that is claimed but not published hides later tasks from every look; its own submitter makes P2 once
+ * it has published, so that they are found then.
+ *   Nobody parked, nobody searching: if fewer workers live than may, one is made, and counts as searching from then
+ * on, as if it had been popped. Otherwise every worker is busy and looks at the queue after its task.
+ *
+ * Taking more than one. The expiry ticker, a shrinking tune and the release take the whole stack with one CAS; the list
+ * is private then. The ticker counts itself as searching while it holds the list, since submitters see nobody parked,
+ * and leaves that state as a searcher does: it puts the list back and looks. Only then it sends LEAVE.
+ *
+ * A leaving worker drops itself from the live count and then looks at the queue: a submitter that saw the old count,
+ * and so made no worker, is seen by that look. If something is ready and nobody searches it enlists again.
+ */
+#ifndef POOL_IDLE_H
+#define POOL_IDLE_H
+
+#include "base/atomic.h"
+
+#include <stdalign.h>
+
+struct pool;
+struct worker;
+
+enum { PARK_AWAKE, PARK_PARKING, PARK_SLEEPING, PARK_NOTIFIED, PARK_LEAVE };
+
+struct idle {
+    alignas(CACHE_APART) _Atomic uint64_t word;
+};
+
+#define IDLE_TOP_MASK UINT64_C(0xfffff)
+#define IDLE_SEARCHER (UINT64_C(1) << 20)
+#define IDLE_SEARCHING_MASK (UINT64_C(0xfff) << 20)
+#define IDLE_TAG (UINT64_C(1) << 32)
+
+static inline unsigned idle_top(uint64_t word)
+{
+    return (unsigned)(word & IDLE_TOP_MASK);
+}
+
+static inline unsigned idle_searching(uint64_t word)
+{
+    return (unsigned)((word & IDLE_SEARCHING_MASK) >> 20);
+}
+
+/*
+ * P3: if nobody searches, calls a parked worker, or, with nobody parked, enlists one more: then it returns true, and the
+ * caller owes worker_spawn(pool, true), outside of a section. The caller is in an RCU read-side section.
+ */
+bool idle_wake_one(struct pool *pool);
+
+/* The same for a caller that holds no section: the spawn is done. */
+void idle_call_one(struct pool *pool);
+
+/* Whether P3 would have anything to do: the submitter's fast path. */
+static inline bool idle_must_wake(const struct idle *idle, const _Atomic uint32_t *alive, const _Atomic uint32_t *target)
+{
+    uint64_t word = load_seq(&idle->word);
+
+    return !idle_searching(word) && (idle_top(word) || load_seq(alive) < load_relaxed(target));
+}
+
+/* Announces the caller as the only searcher; false if there is one. */
+bool idle_search_begin(struct pool *pool);
+
+/* The caller, counted as searching, found a task, or gives up the role without parking: the wake chain. */
+void idle_search_end(struct pool *pool);
+
+/*
+ * Parks the caller until it is called: true: notified, and counted as searching; false: told to leave.
+ * `searching` says whether it is counted so now.
+ */
+bool idle_park(struct pool *pool, struct worker *worker, bool searching);
+
+/* Tells every parked worker to leave. */
+void idle_dismiss_all(struct pool *pool);
+
+/*
+ * Tells parked workers to leave, at most `most` and the longest parked first, and only such as parked before `before`.
+ * Returns how many it told; *oldest becomes the park time of the longest parked one that remains, or 0.
+ */
+unsigned idle_dismiss(struct pool *pool, unsigned most, int64_t before, int64_t *oldest);
+
+#endif

@@ -1,0 +1,285 @@
+/*
+ * The pool's own structs: what stands on which cache line, who writes it, and what orders it.
+ */
+#ifndef POOL_POOL_H
+#define POOL_POOL_H
+
+#include "base/atomic.h"
+#include "base/log.h"
+#include "base/stack.h"
+#include "pool/idle.h"
+#include "pool/runq.h"
+#include "pool/table.h"
+#include "ring/reactor.h"
+
+#include <ringpool/lock.h>
+#include <ringpool/pool.h>
+
+#include <pthread.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <urcu/list.h>
+
+#define PANIC_FRAMES 32
+#define PANIC_REASON 256
+#define NAME_BYTES 10
+
+/*
+ * What runs a task on a thread: the landing place of its panic. Frames nest (a task that helps, a task that the
+ * submitter runs itself); the innermost one is current.
+ */
+enum { FRAME_WORKER, FRAME_HELP, FRAME_CALLER };
+
+struct frame {
+    jmp_buf landing;
+    struct frame *outer;
+    struct pool *pool;
+    struct worker *worker; /* NULL on a thread that is not a worker of the pool */
+    const char *label;
+    unsigned blocking; /* rp_blocking_begin without its end */
+    unsigned extra;    /* how many of these were granted */
+    bool open;         /* a task runs: a panic may land */
+    unsigned kind;     /* FRAME_*: what else is undone when its thread exits */
+    int signal;
+    int nframes;
+    void *frames[PANIC_FRAMES];
+    char reason[PANIC_REASON];
+};
+
+/*
+ * A worker's descriptor: made with its stack and kept in the cache after its thread has ended.
+ * Legend: o its own thread, w whoever wakes it, r read by scans under RCU, l under the pool's lock, t the reactor.
+ */
+struct worker {
+    alignas(CACHE_APART) _Atomic uint32_t park; /* o, w: see idle.h */
+    _Atomic uint32_t next;                      /* o: the worker below on the stack, number + 1; validated by the tag */
+    _Atomic int64_t parked_at;                  /* o: ns; r */
+    uint32_t number;                            /* constant while it is in the table */
+    struct pool *pool;                          /* constant */
+
+    alignas(CACHE_APART) _Atomic uint32_t state; /* o, l: enum rp_worker_state; r */
+    _Atomic uint32_t hung;                       /* t, o: r */
+    _Atomic uint32_t tid;                        /* o: r */
+    _Atomic(const char *) label;                 /* o: r */
+    _Atomic int64_t since;                       /* o: r: see struct rp_worker_info */
+    _Atomic uint64_t tasks;                      /* o: tasks that returned; r */
+    _Atomic uint64_t panics;                     /* o: tasks that did not; r */
+    unsigned turn;                               /* o: for runq_take */
+    int submitter_cpu;                           /* o: of its last task */
+    bool born_searching;                         /* set before its thread starts */
+    bool enlisted;                               /* o: counted in alive */
+    bool begun;                  /* o: it got as far as its loop */
+    bool started;                /* o: worker_start succeeded */
+    bool limited;                /* o: run_limit was armed for the task */
+
+    struct frame frame;         /* o */
+    void *local;                /* o: worker_start's */
+    struct timer run_limit;     /* o arms, t fires */
+    void *alternate_stack;      /* o: for contained signals */
+    pthread_t thread;           /* l: set at its end */
+    bool joinable;              /* l: a thread has ended or is about to */
+    struct stack stack;         /* constant */
+    struct cds_list_head cache; /* l: in the pool's fresh or victim list */
+};
+
+/* Submitters that block: see room.c. */
+struct room {
+    alignas(CACHE_APART) _Atomic uint64_t attention; /* low half: blocked submitters, high half: waiters for the end */
+    _Atomic uint32_t pending;                        /* a blocked submitter has been told of room and has not looked */
+    struct rp_lock lock;
+    struct cds_list_head waiters; /* under lock: first come first */
+    unsigned inside;              /* under lock: those of them that are workers of this pool */
+};
+
+#define ATTENTION_ENDER (UINT64_C(1) << 32)
+
+struct pool {
+    struct runq runq;
+    struct idle idle;
+    struct room room;
+
+    /* Read by every submit, written by making, ending and tuning only. */
+    alignas(CACHE_APART) _Atomic uint32_t alive; /* by CAS; workers that live or are being made */
+    _Atomic uint32_t target;                     /* l: capacity + extra: alive grows up to it */
+    _Atomic uint32_t capacity;                   /* l: as tuned */
+    _Atomic uint32_t forked;                     /* set in a forked child */
+    int overload;                                /* constant from here */
+    int release_policy;
+    bool nonblocking;
+    bool no_purge;
+    bool contain_signals;
+    unsigned min_workers, max_blocking, queue_depth, max_extra;
+    unsigned standing; /* workers made at creation and reboot */
+    int64_t expiry_ns;
+    struct rp_pool_options hooks; /* the user's functions */
+    struct rp_allocator allocator;
+    struct log log;
+    char name[NAME_BYTES];
+    pthread_attr_t attr; /* affinity and scheduling; under attr_lock the stack */
+    size_t stack_size;
+    struct reactor *reactor;
+    struct rp_pool *handle;
+
+    struct rp_lock lock; /* l above: making and ending workers, tuning */
+    struct table table;
+    struct cds_list_head fresh, victim; /* l: descriptors of ended workers, by generation */
+    unsigned cached;                    /* l */
+    _Atomic uint32_t threads;           /* threads made and not yet handed to the cache */
+    bool dying;                         /* l: destroyed: no reboot */
+    unsigned extra;                     /* l: workers granted beyond capacity for blocked ones */
+    _Atomic uint64_t retired_tasks, retired_panics; /* l: tallies of freed descriptors; r */
+    _Atomic uint64_t retirements;                   /* l: odd while these and the table change; r */
+    struct rp_lock attr_lock;                       /* the stack in attr, while a thread is made from it */
+
+    struct timer tick;                  /* expiry */
+    struct timer retry;                 /* making a worker again after a failure */
+    _Atomic uint32_t tick_armed;
+    _Atomic uint32_t spawn_failing;     /* 1: the retry timer looks after tasks without a worker */
+    _Atomic uint32_t dropping;          /* released with RP_RELEASE_DROP: a queued task is dropped at its dequeue */
+    int64_t retry_ns;                   /* l */
+
+    _Atomic uint32_t guests;            /* calls that are in the pool outside of an RCU section */
+    _Atomic uint32_t ended;             /* futex: bumped when something that an ender waits for may be true */
+    _Atomic uint32_t enders_inside;     /* tasks of this pool that wait in release_until */
+    _Atomic uint32_t generation;        /* reboots so far */
+    _Atomic uint32_t begun;             /* futex: workers that have begun, or failed to */
+    _Atomic uint32_t populating;        /* create waits for that */
+    _Atomic int begin_error;            /* the first failure to begin */
+    _Atomic uint32_t deferred;          /* destroyed from inside: the last one out posts reap */
+    _Atomic uint32_t reaped;
+    struct work reap;
+
+    /* Off the hot path: counters of what happens beside the workers. */
+    _Atomic uint64_t spawned, spawn_failures, expired, rejected, dropped, ran_elsewhere, panicked_elsewhere;
+};
+
+/* --- handle.c: a pool's public face, whose memory outlives it --------------------------------------------------- */
+
+/*
+ * The handle that the user holds. Handles are never given back to the allocator, so a call that began before destroy
+ * returned finds a readable handle however late it comes, and learns from `core` that the pool is gone.
+ */
+struct rp_pool {
+    _Atomic(struct pool *) core; /* NULL once destroyed; read in an RCU section */
+    _Atomic uint32_t state;
+    struct rp_pool *next_free;
+};
+
+enum { HANDLE_FREE, HANDLE_LIVE, HANDLE_DYING };
+
+int handle_create(struct rp_pool **handle, struct pool *core);
+/* Takes the core out: no call enters it from then on. */
+void handle_empty(struct rp_pool *handle);
+/* The handle may be given out again. */
+void handle_free(struct rp_pool *handle);
+
+/*
+ * Enters the pool: 0 and *core readable until pool_exit, inside an RCU read-side section; or -EINVAL, -ENOMEM, -ECHILD,
+ * -ESHUTDOWN (destroyed), and no section.
+ */
+int pool_enter(const struct rp_pool *handle, struct pool **core);
+void pool_exit(void);
+
+/* The same for a call that may sleep or run the user's functions: outside a section, counted as a guest. */
+int guest_enter(const struct rp_pool *handle, struct pool **core);
+void guest_leave(struct pool *pool);
+
+/* --- spawn.c: making and ending workers --------------------------------------------------------------------------- */
+
+/* All of these outside of an RCU section. */
+
+/* Makes one worker that alive (and, if `searching`, the idle word) counts already. A failure uncounts it. */
+int worker_spawn(struct pool *pool, bool searching);
+/* Counts and makes one, -EAGAIN at the target. */
+int worker_add(struct pool *pool, bool searching);
+/* Makes sure that at least one worker lives. */
+int worker_ensure(struct pool *pool);
+/* Makes workers until n live or the target is reached; returns how many of those could not be made, the error in *rc. */
+unsigned worker_fill(struct pool *pool, unsigned n, int *rc);
+/* A worker could not be made, or could not start: uncounts it and sees to another try. */
+void worker_failed(struct pool *pool, bool searching, int rc);
+void worker_retry_later(struct pool *pool, int rc);
+void worker_retry_settled(struct pool *pool);
+void worker_retry_fire(struct timer *timer);
+/* The last act of a worker's thread: hands the descriptor to the cache. */
+void worker_retire(struct worker *worker);
+/* The purge's turn of the generations, and the end of both. */
+void worker_cache_age(struct pool *pool);
+void worker_cache_clear(struct pool *pool);
+unsigned worker_cached(struct pool *pool);
+/* Under RCU, or for a worker that cannot leave meanwhile; may be NULL. */
+struct worker *worker_at(const struct pool *pool, unsigned number);
+
+/* --- worker.c: what a worker does --------------------------------------------------------------------------------- */
+
+void *worker_main(void *arg);
+void run_limit_fire(struct timer *timer);
+/* The caller, if it is a worker of the pool, else NULL. */
+struct worker *worker_self(const struct pool *pool);
+/* The accounts of a task that has ended, however: [end]. */
+void task_ended(struct pool *pool);
+/* Drops a task that was taken off the queue, and ends it. */
+void task_drop(struct pool *pool, const struct entry *entry, int reason);
+/* Whether the entry must not start any more: the reason, or 0. */
+int task_expired(const struct pool *pool, const struct entry *entry);
+/* Ends one queued task on the calling thread: runs it, or drops it for `drop` if that is not 0. false: none was ready. */
+bool pool_help(struct pool *pool, int drop);
+
+/* --- panic.c: tasks that do not return ---------------------------------------------------------------------------- */
+
+struct frame *frame_current(void);
+void frame_push(struct frame *frame, struct pool *pool, struct worker *worker);
+void frame_pop(struct frame *frame);
+/* Whether the calling thread runs a task (or a hook) of the pool, on whatever frame. */
+bool frame_inside(const struct pool *pool);
+/* Runs the entry in a frame of its own: for a task that helps, or whose submitter runs it. true: it returned. */
+bool frame_run(struct pool *pool, struct worker *worker, const struct entry *entry, unsigned kind);
+/* A task has landed in the frame, or its thread exits: tells the handler. */
+void panic_report(struct frame *frame);
+int panic_contain_signals(void);
+/* The calling worker's alternate signal stack, where the pool contains signals. */
+int panic_stack_set(struct worker *worker);
+void panic_stack_clear(struct worker *worker);
+
+/* --- room.c ----------------------------------------------------------------------------------------------------- */
+
+void room_init(struct room *room);
+/* Blocks until the claim succeeds: as runq_claim, and -ETIMEDOUT, -EDEADLK, -EAGAIN (max_blocking). A guest. */
+int room_claim(struct pool *pool, unsigned class, int64_t deadline, uint64_t *position);
+/* There is room, or may be: tells the first blocked submitter. */
+void room_signal(struct pool *pool);
+void room_wake_all(struct pool *pool);
+static inline unsigned room_blocked(const struct pool *pool)
+{
+    return (uint32_t)load_seq(&pool->room.attention);
+}
+
+/* --- extra.c: workers that stand in for blocked ones -------------------------------------------------------------- */
+
+/* One more worker than capacity, within max_extra. */
+bool extra_grant(struct pool *pool);
+void extra_return(struct pool *pool);
+/* A task has ended: so have the blocking brackets that it left open. */
+void extra_settle(struct frame *frame);
+
+/* --- expiry.c ----------------------------------------------------------------------------------------------------- */
+
+/* Arms the tick if a worker above the minimum is parked, or a descriptor cached. */
+void tick_arm(struct pool *pool);
+void tick_arm_for_cache(struct pool *pool);
+void tick_fire(struct timer *timer);
+
+/* --- pool.c ------------------------------------------------------------------------------------------------------- */
+
+/* Recomputes target and limit from capacity and extra. The caller holds the lock. */
+void pool_retarget_locked(struct pool *pool);
+/* What a change of the limits owes to others: room for blocked submitters, workers for tasks, an end for surplus ones. */
+void pool_settle(struct pool *pool);
+/* Wakes those that wait for the end, to look again. */
+void pool_notify_enders(struct pool *pool);
+/* Closed and drained: the parked workers may go. */
+void pool_dismiss_if_drained(struct pool *pool);
+/* Destroyed from inside, and the last one is out: the reactor does the rest. */
+void pool_maybe_reap(struct pool *pool);
+
+#endif

@@ -1,0 +1,184 @@
+/*
+ * Room: submitters that block until a task more may be in flight.
+ *
+ * They stand in a list, first come first served. Only the first of them (the head) claims; newcomers that do not block
+ * may claim besides it, which is what keeps a saturated pool fast, but no more than OVERTAKES of them: while somebody
+ * waits, `gate` holds the claim number from which on newcomers count as having no room.
+ *
+ * No wake-up is lost.                            The head                      Whoever ends a task
+ * The order of each side is what makes it so:      H1 is counted in attention     E1 done + 1
+ *                                                  H2 resets its own word         E2 load attention
+ *                                                  H3 clears pending              E3 pending 0 -> 1, and only then:
+ *                                                  H4 claims (reads done)         E4 sets the head's word, wakes it
+ *                                                  H5 sleeps while its word is as in H2
+ * All seq_cst but the words. Say E1 comes too late for H4. Then E2 comes after H1 and sees the waiter, and E3 comes after
+ * H3: it finds pending 0 and calls the head, after H2, so that H5 does not sleep; or it finds pending 1, set after H3 by
+ * another one that calls the head as well. `pending` is a throttle: one call at a time, however many tasks end. It is
+ * cleared before the claim, never after: cleared later it could swallow the call for room that the claim did not see.
+ *
+ * Headship passes on when the head leaves, with room, in vain, or at its deadline: it takes itself off the list, clears
+ * pending (a call may have been for the one that leaves) and, if there is room, calls the next head. Room that comes
+ * after its look finds pending clear.
+ *
+ * Workers of the pool may stand here too. When all that may live do, nobody is left to make room: then each is granted
+ * one more worker in its place (within max_extra), and beyond that -EDEADLK tells.
+ */
+#include "base/futex.h"
+#include "pool/pool.h"
+
+#include <errno.h>
+
+#define OVERTAKES 1024
+
+enum { WAITING, CALLED };
+
+struct waiter {
+    struct cds_list_head node;  /* under the room's lock */
+    _Atomic uint32_t word;      /* WAITING by the waiter, CALLED by others */
+    uint32_t since;             /* claims made when it came, as tail_accepted counts */
+    bool granted;               /* stood in for by one more worker */
+};
+
+void room_init(struct room *room)
+{
+    CDS_INIT_LIST_HEAD(&room->waiters);
+}
+
+static struct waiter *head_locked(struct room *room)
+{
+    return cds_list_empty(&room->waiters) ? NULL : cds_list_first_entry(&room->waiters, struct waiter, node);
+}
+
+/* Newcomers are stopped OVERTAKES claims after the head came, which is sooner than for anybody behind it. */
+static void gate_set_locked(struct pool *pool)
+{
+    const struct waiter *head = head_locked(&pool->room);
+    uint64_t gate = head ? UINT64_C(1) << 63 | ((head->since + OVERTAKES) & FLIGHT_MASK) : 0;
+
+    store_seq(&pool->runq.gate, gate);
+}
+
+void room_signal(struct pool *pool)
+{
+    struct room *room = &pool->room;
+
+    if (load_seq(&room->pending) || exchange_seq(&room->pending, 1)) /* E3 */
+        return;
+    rp_lock_acquire(&room->lock);
+    struct waiter *head = head_locked(room);
+    if (head)
+        store_release(&head->word, CALLED); /* E4 */
+    rp_lock_release(&room->lock);
+    if (head)
+        futex_wake(&head->word, 1); /* it may have gone: then nobody sleeps there, or on a word that expects such */
+}
+
+void room_wake_all(struct pool *pool)
+{
+    struct waiter *waiter;
+
+    rp_lock_acquire(&pool->room.lock);
+    cds_list_for_each_entry(waiter, &pool->room.waiters, node)
+    {
+        store_release(&waiter->word, CALLED);
+        futex_wake(&waiter->word, 1);
+    }
+    rp_lock_release(&pool->room.lock);
+}
+
+static int waiter_join(struct pool *pool, struct waiter *me, bool inside)
+{
+    struct room *room = &pool->room;
+    int rc = 0;
+
+    rp_lock_acquire(&room->lock);
+    if (pool->max_blocking && room_blocked(pool) >= pool->max_blocking) {
+        rc = -EAGAIN;
+    } else {
+        me->since = tail_accepted(load_seq(&pool->runq.tail));
+        cds_list_add_tail(&me->node, &room->waiters);
+        room->inside += inside;
+        add_seq(&room->attention, 1); /* H1 */
+        gate_set_locked(pool);
+    }
+    rp_lock_release(&room->lock);
+    return rc;
+}
+
+static void waiter_leave(struct pool *pool, struct waiter *me, bool inside)
+{
+    struct room *room = &pool->room;
+
+    rp_lock_acquire(&room->lock);
+    cds_list_del(&me->node);
+    room->inside -= inside;
+    sub_seq(&room->attention, 1);
+    gate_set_locked(pool);
+    rp_lock_release(&room->lock);
+    if (me->granted)
+        extra_return(pool);
+    store_seq(&room->pending, 0);
+    if (room_blocked(pool) && (runq_has_room(&pool->runq) || runq_closed(&pool->runq)))
+        room_signal(pool);
+}
+
+static bool is_head(struct pool *pool, const struct waiter *me)
+{
+    rp_lock_acquire(&pool->room.lock);
+    bool head = head_locked(&pool->room) == me;
+    rp_lock_release(&pool->room.lock);
+    return head;
+}
+
+/* Whether every worker that may live stands in here. */
+static bool all_inside(struct pool *pool)
+{
+    rp_lock_acquire(&pool->room.lock);
+    bool all = pool->room.inside >= load_seq(&pool->target);
+    rp_lock_release(&pool->room.lock);
+    return all;
+}
+
+/* One look of a waiter: the claim's result, -EAGAIN to sleep on. */
+static int waiter_try(struct pool *pool, struct waiter *me, unsigned class, bool inside, uint64_t *position)
+{
+    store_relaxed(&me->word, WAITING); /* H2: a call that this undoes is answered by the look below */
+    if (inside && !me->granted && all_inside(pool)) {
+        if (!extra_grant(pool))
+            return -EDEADLK;
+        me->granted = true;
+        room_signal(pool); /* the new room is the head's */
+    }
+    if (!is_head(pool, me))
+        return runq_closed(&pool->runq) ? -ESHUTDOWN : -EAGAIN;
+    store_seq(&pool->room.pending, 0); /* H3 */
+    return runq_claim(&pool->runq, class, 1, false, position); /* H4 */
+}
+
+int room_claim(struct pool *pool, unsigned class, int64_t deadline, uint64_t *position)
+{
+    struct waiter me = {.word = WAITING};
+    bool inside = worker_self(pool) != NULL;
+    int64_t pause = 50000;
+    int rc = waiter_join(pool, &me, inside);
+
+    if (rc)
+        return rc;
+    while ((rc = waiter_try(pool, &me, class, inside, position)) == -EAGAIN || rc == -EBUSY) {
+        int64_t until = deadline;
+
+        if (rc == -EBUSY) { /* the ring is full of tasks whose workers are being made: nobody signals that */
+            int64_t again = rp_after(pause);
+            if (!until || again < until)
+                until = again;
+            if (pause < 10000000)
+                pause *= 2;
+        }
+        if (futex_wait(&me.word, WAITING, until) == -ETIMEDOUT && deadline && rp_now() >= deadline) {
+            rc = -ETIMEDOUT;
+            break;
+        }
+    }
+    waiter_leave(pool, &me, inside);
+    return rc;
+}

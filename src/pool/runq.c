@@ -1,0 +1,348 @@
+/*
+ * The run queue; runq.h says what it promises and why the tail is one word.
+ *
+ * The order of a dequeue among the classes is decided by the worker's own turn counter, so it costs no shared word:
+ * of 16 turns one looks at low first, three at normal first, the others at high first. The bound that follows: while a
+ * worker keeps taking tasks, the oldest task of any class is passed over by it at most 15 times in a row.
+ */
+#include "pool/runq.h"
+
+#include "base/alloc.h"
+
+#include <errno.h>
+#include <sched.h>
+
+static struct ring *ring_create(const struct rp_allocator *allocator, uint64_t size)
+{
+    struct ring *ring = alloc_aligned(allocator, CACHE_APART, sizeof(*ring));
+    if (!ring)
+        return NULL;
+    ring->slots = alloc_aligned(allocator, alignof(struct slot), size * sizeof(struct slot));
+    if (!ring->slots) {
+        alloc_free_aligned(allocator, ring);
+        return NULL;
+    }
+    ring->mask = size - 1;
+    for (uint64_t i = 0; i < size; i++)
+        store_relaxed(&ring->slots[i].sequence, i); /* published with the ring */
+    return ring;
+}
+
+static void ring_destroy(const struct rp_allocator *allocator, struct ring *ring)
+{
+    if (!ring)
+        return;
+    alloc_free_aligned(allocator, ring->slots);
+    alloc_free_aligned(allocator, ring);
+}
+
+int runq_init(struct runq *q, const struct rp_allocator *allocator, unsigned capacity, unsigned depth)
+{
+    uint64_t want = (uint64_t)depth + (capacity < RING_MAX ? capacity : RING_MAX);
+    uint64_t size = RING_MIN;
+
+    while (size < want)
+        size *= 2;
+    q->size = size;
+    q->allocator = allocator;
+    struct ring *ring = ring_create(allocator, size);
+    if (!ring)
+        return -ENOMEM;
+    store_release(&q->rings[CLASS_NORMAL], ring);
+    return 0;
+}
+
+void runq_destroy(struct runq *q)
+{
+    for (unsigned c = 0; c < CLASSES; c++)
+        ring_destroy(q->allocator, load_relaxed(&q->rings[c])); /* nobody else is left */
+}
+
+int runq_add_class(struct runq *q, unsigned class)
+{
+    if (load_relaxed(&q->rings[class])) /* only written under the lock that we hold */
+        return 0;
+    struct ring *ring = ring_create(q->allocator, q->size);
+    if (!ring)
+        return -ENOMEM;
+    store_release(&q->rings[class], ring);
+    store_seq(&q->sides, 1);
+    return 0;
+}
+
+/* The distance from position to sequence, as a signed number: both count modulo 2^40. */
+static inline int64_t ahead(uint64_t sequence, uint64_t position)
+{
+    return (int64_t)((sequence - position) << (64 - POSITION_BITS)) >> (64 - POSITION_BITS);
+}
+
+static inline struct slot *slot_at(const struct ring *ring, uint64_t position)
+{
+    return &ring->slots[position & ring->mask];
+}
+
+/* --- claim ------------------------------------------------------------------------------------------------------ */
+
+/* How many more tasks the limit admits at this tail, reloading done only when the remembered one admits none. */
+static unsigned room_at(struct runq *q, uint64_t tail, unsigned want)
+{
+    uint32_t limit = load_acquire(&q->limit);
+    uint32_t flight = (tail_accepted(tail) - load_relaxed(&q->done_seen)) & FLIGHT_MASK; /* stale: only too high */
+
+    if (flight + want > limit) {
+        uint32_t done = (uint32_t)load_seq(&q->done); /* pairs with [end] in worker.c */
+        store_relaxed(&q->done_seen, done);
+        flight = (tail_accepted(tail) - done) & FLIGHT_MASK;
+        if (flight >= FLIGHT_MAX) /* done has passed a stale tail: the CAS will find out */
+            flight = 0;
+    }
+    return flight < limit ? limit - flight : 0;
+}
+
+static inline bool gate_shut(const struct runq *q, uint64_t tail)
+{
+    uint64_t gate = load_acquire(&q->gate);
+
+    return gate && ((tail_accepted(tail) - (uint32_t)gate) & FLIGHT_MASK) < FLIGHT_MAX;
+}
+
+static inline uint64_t tail_plus(uint64_t tail, unsigned class, unsigned n)
+{
+    if (class == CLASS_NORMAL)
+        return (tail & ~POSITION_MASK) | ((tail + n) & POSITION_MASK);
+    return (tail + ((uint64_t)n << POSITION_BITS)) & ~TAIL_CLOSED; /* the claim is made on an open queue only */
+}
+
+/*
+ * The first position of the class's ring, if `n` slots from there are free or about to be; -EBUSY if not.
+ * A batch only asks for its last slot: the ones before it were vacated by consumers that came earlier, each of which
+ * may still be in the few instructions between taking and vacating; runq_publish waits for those.
+ */
+static int slots_free(const struct ring *ring, uint64_t position, unsigned n)
+{
+    int64_t distance = ahead(load_acquire(&slot_at(ring, position + n - 1)->sequence), position + n - 1);
+
+    return distance == 0 ? 0 : distance < 0 ? -EBUSY : -EAGAIN; /* -EAGAIN: the tail that we saw is stale */
+}
+
+static unsigned ring_room(const struct ring *ring, uint64_t position, unsigned n)
+{
+    uint64_t head = load_acquire(&ring->head);
+    int64_t queued = ahead(position, head);
+    uint64_t room = queued < 0 ? 0 : ring->mask + 1 - (uint64_t)queued;
+
+    return room < n ? (unsigned)room : n;
+}
+
+int runq_claim(struct runq *q, unsigned class, unsigned n, bool newcomer, uint64_t *first)
+{
+    struct ring *ring = load_acquire(&q->rings[class]);
+    uint64_t tail = load_relaxed(&q->tail); /* validated by the CAS */
+
+    for (;;) {
+        if (tail & TAIL_CLOSED)
+            return -ESHUTDOWN;
+        unsigned take = room_at(q, tail, n);
+        if (take == 0 || (newcomer && gate_shut(q, tail))) {
+            uint64_t now = load_seq(&q->tail);
+            if (now == tail)
+                return -EAGAIN;
+            tail = now;
+            continue;
+        }
+        if (take > n)
+            take = n;
+        if (class != CLASS_NORMAL) {
+            if (ring_room(ring, load_relaxed(&ring->tail) & POSITION_MASK, 1) == 0)
+                return -EBUSY;
+        } else {
+            uint64_t position = tail & POSITION_MASK;
+            if (take > 1)
+                take = ring_room(ring, position, take);
+            int rc = take ? slots_free(ring, position, take) : -EBUSY;
+            if (rc) {
+                uint64_t now = load_relaxed(&q->tail);
+                if (rc == -EBUSY && now == tail)
+                    return rc;
+                tail = now;
+                continue;
+            }
+        }
+        if (cas_seq(&q->tail, &tail, tail_plus(tail, class, take))) {
+            /* Side claims race for the ring's room after the check above: runq_publish waits for the slot if need be. */
+            *first = class == CLASS_NORMAL ? tail & POSITION_MASK : add_relaxed(&ring->tail, take) & POSITION_MASK;
+            return (int)take;
+        }
+    }
+}
+
+/* --- publish and take ------------------------------------------------------------------------------------------- */
+
+/* Bounded: the slot's consumer is between taking and vacating, or a worker for what fills the ring is being made. */
+static void slot_await(struct slot *slot, uint64_t position)
+{
+    for (unsigned spins = 0; load_acquire(&slot->sequence) != position; spins++) {
+        if (spins < 64)
+            cpu_relax();
+        else
+            sched_yield(); /* it was preempted: give it the CPU */
+    }
+}
+
+void runq_publish(struct runq *q, unsigned class, uint64_t position, const struct entry *entry, bool last)
+{
+    struct ring *ring = load_acquire(&q->rings[class]);
+    struct slot *slot = slot_at(ring, position);
+
+    position &= POSITION_MASK;
+    slot_await(slot, position);
+    if (entry->plain) {
+        slot->entry.fn = entry->fn;
+        slot->entry.arg = entry->arg;
+        slot->entry.cpu = entry->cpu;
+        slot->entry.plain = 1;
+    } else {
+        slot->entry = *entry;
+    }
+    uint64_t published = (position + 1) & POSITION_MASK;
+    if (last)
+        store_seq(&slot->sequence, published); /* [publish] pairs with the load in ring_take; and see idle.h */
+    else
+        store_release(&slot->sequence, published); /* [publish] */
+}
+
+static bool ring_take(struct ring *ring, struct entry *out)
+{
+    uint64_t head = load_relaxed(&ring->head); /* validated by the CAS */
+
+    for (;;) {
+        struct slot *slot = slot_at(ring, head);
+        int64_t distance = ahead(load_acquire(&slot->sequence), head + 1); /* [publish] */
+
+        if (distance == 0) {
+            if (!cas_seq(&ring->head, &head, (head + 1) & POSITION_MASK))
+                continue;
+            if (slot->entry.plain) {
+                *out = (struct entry){.fn = slot->entry.fn, .arg = slot->entry.arg, .cpu = slot->entry.cpu, .plain = 1};
+            } else {
+                *out = slot->entry;
+            }
+            store_release(&slot->sequence, (head + ring->mask + 1) & POSITION_MASK); /* [vacate] pairs with slots_free */
+            return true;
+        }
+        uint64_t now = load_relaxed(&ring->head);
+        if (now == head)
+            return false; /* not published yet */
+        head = now;
+    }
+}
+
+static bool class_take(struct runq *q, unsigned class, struct entry *out)
+{
+    struct ring *ring = load_acquire(&q->rings[class]);
+
+    return ring && ring_take(ring, out);
+}
+
+bool runq_take(struct runq *q, unsigned turn, struct entry *out)
+{
+    static const uint8_t order[16][CLASSES] = {
+#define HIGH_FIRST {CLASS_HIGH, CLASS_NORMAL, CLASS_LOW}
+#define NORMAL_FIRST {CLASS_NORMAL, CLASS_HIGH, CLASS_LOW}
+#define LOW_FIRST {CLASS_LOW, CLASS_HIGH, CLASS_NORMAL}
+        HIGH_FIRST, HIGH_FIRST, HIGH_FIRST, NORMAL_FIRST, HIGH_FIRST, HIGH_FIRST, HIGH_FIRST, NORMAL_FIRST,
+        HIGH_FIRST, HIGH_FIRST, HIGH_FIRST, NORMAL_FIRST, HIGH_FIRST, HIGH_FIRST, HIGH_FIRST, LOW_FIRST,
+    };
+
+    if (!load_relaxed(&q->sides)) /* a side task that we miss here is met by runq_ready, or wakes a worker */
+        return ring_take(load_relaxed(&q->rings[CLASS_NORMAL]), out);
+    for (unsigned i = 0; i < CLASSES; i++)
+        if (class_take(q, order[turn % 16][i], out))
+            return true;
+    return false;
+}
+
+bool runq_take_lowest(struct runq *q, struct entry *out)
+{
+    return class_take(q, CLASS_LOW, out) || class_take(q, CLASS_NORMAL, out) || class_take(q, CLASS_HIGH, out);
+}
+
+/* --- looks ------------------------------------------------------------------------------------------------------ */
+
+static bool ring_ready(struct ring *ring)
+{
+    uint64_t head = load_seq(&ring->head);
+    uint64_t sequence = load_seq(&slot_at(ring, head)->sequence);
+
+    return ahead(sequence, head + 1) >= 0 || load_seq(&ring->head) != head;
+}
+
+bool runq_ready(struct runq *q)
+{
+    if (ring_ready(load_relaxed(&q->rings[CLASS_NORMAL]))) /* constant since creation */
+        return true;
+    if (!load_seq(&q->sides))
+        return false;
+    for (unsigned c = CLASS_HIGH; c <= CLASS_LOW; c++) {
+        struct ring *ring = load_acquire(&q->rings[c]);
+        if (ring && ring_ready(ring))
+            return true;
+    }
+    return false;
+}
+
+/* All that was taken, modulo 2^23. */
+static uint32_t taken(const struct runq *q)
+{
+    uint64_t sum = 0;
+
+    for (unsigned c = 0; c < CLASSES; c++) {
+        struct ring *ring = load_acquire(&q->rings[c]);
+        if (ring)
+            sum += load_seq(&ring->head);
+    }
+    return (uint32_t)sum & FLIGHT_MASK;
+}
+
+bool runq_drained(struct runq *q)
+{
+    return runq_queued(q) == 0;
+}
+
+/* The heads are read before the tail, so that the difference is never negative. */
+unsigned runq_queued(const struct runq *q)
+{
+    uint32_t heads = taken(q);
+
+    return (tail_accepted(load_seq(&q->tail)) - heads) & FLIGHT_MASK;
+}
+
+unsigned runq_flight(const struct runq *q)
+{
+    uint32_t done = (uint32_t)load_seq(&q->done);
+
+    return (tail_accepted(load_seq(&q->tail)) - done) & FLIGHT_MASK;
+}
+
+void runq_gauges(const struct runq *q, unsigned *queued, unsigned *busy)
+{
+    uint64_t tail = load_seq(&q->tail);
+
+    /* Each reading orders done, heads, tail, so no difference is negative; if done stood still it was one moment. */
+    for (int tries = 0; tries < 8; tries++) {
+        uint32_t done = (uint32_t)load_seq(&q->done);
+        uint32_t heads = taken(q);
+        uint64_t now = load_seq(&q->tail);
+
+        *busy = (heads - done) & FLIGHT_MASK;
+        *queued = (tail_accepted(now) - heads) & FLIGHT_MASK;
+        if (now == tail && (uint32_t)load_seq(&q->done) == done && taken(q) == heads)
+            return;
+        tail = now;
+    }
+}
+
+bool runq_closed(const struct runq *q)
+{
+    return load_seq(&q->tail) & TAIL_CLOSED;
+}

@@ -1,0 +1,142 @@
+/*
+ * The run queue: accepted tasks that no worker has taken yet, and the count of those in flight.
+ *
+ * One bounded ring per priority class, each after D. Vyukov's bounded MPMC queue (1024cores.net, 2010): a slot's
+ * sequence number says whose turn it is, so a submitter and a worker meet only in the slot they use. The rings of the
+ * high and the low class are made at their first use.
+ *
+ * Capacity is a bound on flight. `tail` counts what was accepted, `done` what has ended; a claim succeeds only while
+ * accepted - done < limit, where limit is capacity + queue depth. That gives hand-off semantics (with depth 0 every
+ * accepted task has a worker, or one that may be made) at the price of one compare, and makes every gauge a
+ * subtraction: queued = tail - head, busy = head - done.
+ *
+ * Both counts of a claim, and the closed bit that makes claims fail from the release on, stand in one word, so that
+ * one compare-and-swap decides all three:
+ *
+ *     bit 63   closed
+ *     62..40   side: claims of the high and low classes, modulo 2^23
+ *     39..0    position: claims of the normal class = its ring's next position, modulo 2^40
+ *
+ * accepted = (position + side) mod 2^23, so flight is exact while it is below 2^22, which limits capacity + depth.
+ */
+#ifndef POOL_RUNQ_H
+#define POOL_RUNQ_H
+
+#include "base/atomic.h"
+
+#include <ringpool/pool.h>
+
+#include <stdalign.h>
+
+enum { CLASS_NORMAL, CLASS_HIGH, CLASS_LOW, CLASSES }; /* values of enum rp_priority */
+
+#define FLIGHT_BITS 23
+#define FLIGHT_MASK ((1U << FLIGHT_BITS) - 1)
+#define FLIGHT_MAX (1U << (FLIGHT_BITS - 1))
+
+#define POSITION_BITS 40
+#define POSITION_MASK ((UINT64_C(1) << POSITION_BITS) - 1)
+#define TAIL_CLOSED (UINT64_C(1) << 63)
+
+/* A ring never has fewer slots (2 is what the sequence numbers need), nor more on account of the capacity alone. */
+#define RING_MIN 64U
+#define RING_MAX 65536U
+
+/* A task as the queue carries it. */
+struct entry {
+    void (*fn)(void *arg);
+    void *arg;
+    void (*dropped)(void *arg, int reason);
+    const char *label;
+    int64_t deadline;
+    int64_t timeout;
+    int cpu;        /* the submitter's, or -1 */
+    uint32_t plain; /* 1: only fn, arg and cpu are set, the rest is zero */
+};
+
+/*
+ * One cache line. `sequence` is p when the slot is free for position p, p + 1 when position p is published in it, and
+ * p + size when its consumer has released it. The entry belongs to the claimer of p until it stores p + 1 [publish],
+ * then to the worker that claims p at the head until it stores p + size [vacate].
+ */
+struct slot {
+    alignas(64) _Atomic uint64_t sequence;
+    struct entry entry;
+};
+_Static_assert(sizeof(struct slot) == 64, "a slot is one cache line");
+
+struct ring {
+    uint64_t mask; /* size - 1; constant */
+    struct slot *slots;
+    alignas(CACHE_APART) _Atomic uint64_t head; /* next position to take; workers, by CAS */
+    alignas(CACHE_APART) _Atomic uint64_t tail; /* next position to claim; side classes only, by fetch-add */
+};
+
+/*
+ * Legend: S written by submitters, W by workers, O by whoever makes or tunes the pool under its lock.
+ */
+struct runq {
+    alignas(CACHE_APART) _Atomic uint64_t tail; /* S: the word described above */
+    _Atomic uint32_t done_seen;                 /* S: a recent value of done: a stale one only makes a claim reload it */
+    alignas(CACHE_APART) _Atomic uint64_t done; /* W: tasks that have ended, however */
+    alignas(CACHE_APART) _Atomic uint32_t limit; /* O: most tasks in flight */
+    _Atomic uint32_t sides;                      /* O: 1 once a side ring exists */
+    _Atomic uint64_t gate;                       /* room.c: newcomers claim only below it; 0: open */
+    _Atomic(struct ring *) rings[CLASSES];       /* O: set once, published with release */
+    uint64_t size;                               /* constant: slots of each ring */
+    const struct rp_allocator *allocator;
+};
+
+int runq_init(struct runq *q, const struct rp_allocator *allocator, unsigned capacity, unsigned depth);
+void runq_destroy(struct runq *q);
+
+/* Makes the ring of a side class if it is not there. 0 or -ENOMEM. The caller holds the pool's lock. */
+int runq_add_class(struct runq *q, unsigned class);
+
+/*
+ * Claims up to n positions of a class. Returns how many (their first in *first), or
+ * -ESHUTDOWN: closed; -EAGAIN: no room (or `newcomer`, and the gate is shut in favour of blocked submitters);
+ * -EBUSY: room in flight but not in the ring: either its consumer is just leaving the slot, or the ring holds as many
+ * tasks as it can while workers are still to be made.
+ */
+int runq_claim(struct runq *q, unsigned class, unsigned n, bool newcomer, uint64_t *first);
+
+/* Fills a claimed slot and publishes it, the last of a batch with sequential consistency: [publish]. */
+void runq_publish(struct runq *q, unsigned class, uint64_t position, const struct entry *entry, bool last);
+
+/* Takes the oldest published task of the class that the turn says, else of any. false: none is ready. */
+bool runq_take(struct runq *q, unsigned turn, struct entry *out);
+
+/* Takes the oldest published task of the lowest class that has one. */
+bool runq_take_lowest(struct runq *q, struct entry *out);
+
+/*
+ * Whether a task is ready, or was while we looked. Sequentially consistent: the re-check after a push onto the idle
+ * stack, see idle.h. A head that moves under the look counts as ready: what stands behind it was not seen.
+ */
+bool runq_ready(struct runq *q);
+
+/* Whether everything that was ever claimed has been taken. */
+bool runq_drained(struct runq *q);
+
+/* Tasks accepted and not ended; tasks accepted and not taken. */
+unsigned runq_flight(const struct runq *q);
+unsigned runq_queued(const struct runq *q);
+
+/* Tasks queued and tasks taken but not ended, from one consistent reading where one can be had. */
+void runq_gauges(const struct runq *q, unsigned *queued, unsigned *busy);
+
+bool runq_closed(const struct runq *q);
+
+static inline uint32_t tail_accepted(uint64_t tail)
+{
+    return (uint32_t)((tail & POSITION_MASK) + ((tail & ~TAIL_CLOSED) >> POSITION_BITS)) & FLIGHT_MASK;
+}
+
+/* Whether one more task would be within the limit. Sequentially consistent: a blocked submitter's re-check. */
+static inline bool runq_has_room(struct runq *q)
+{
+    return ((tail_accepted(load_seq(&q->tail)) - (uint32_t)load_seq(&q->done)) & FLIGHT_MASK) < load_relaxed(&q->limit);
+}
+
+#endif

@@ -1,0 +1,325 @@
+/*
+ * Making and ending workers: descriptors with their stacks, the cache of those whose thread has ended, and what happens
+ * when a thread cannot be made.
+ *
+ * The cache has two generations, after the manner of Go's sync.Pool: an ended worker goes to `fresh`; each purge frees
+ * what is still in `victim` and turns fresh into victim. So a descriptor that is not used again between two purges is
+ * freed, and a burst that comes back sooner finds stack, descriptor and table number ready.
+ *
+ * Who counts what: `alive` is claimed before a worker is made and given up by the worker itself (or by the failure to
+ * make it); `threads` counts what still has to pass worker_retire, the last point at which a thread touches the pool.
+ */
+#include "base/alloc.h"
+#include "base/rcu.h"
+#include "pool/pool.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#define RETRY_FIRST_NS INT64_C(1000000)
+#define RETRY_MOST_NS INT64_C(1000000000)
+
+struct worker *worker_at(const struct pool *pool, unsigned number)
+{
+    return table_get(&pool->table, number);
+}
+
+/* --- descriptors ------------------------------------------------------------------------------------------------ */
+
+static int descriptor_create(struct pool *pool, struct worker **out)
+{
+    struct worker *worker = alloc_aligned(&pool->allocator, CACHE_APART, sizeof(*worker));
+    int rc;
+
+    if (!worker)
+        return -ENOMEM;
+    rc = stack_map(&worker->stack, pool->stack_size);
+    if (rc)
+        goto no_stack;
+    worker->pool = pool;
+    timer_init(&worker->run_limit, pool->reactor, run_limit_fire);
+    rp_lock_acquire(&pool->lock);
+    rc = table_put(&pool->table, &pool->allocator, worker, &worker->number);
+    rp_lock_release(&pool->lock);
+    if (rc)
+        goto no_number;
+    *out = worker;
+    return 0;
+
+no_number:
+    stack_unmap(&worker->stack);
+no_stack:
+    alloc_free_aligned(&pool->allocator, worker);
+    return rc;
+}
+
+/* Its thread was joined, it is out of the table, and a grace period has passed. */
+static void descriptor_free(struct pool *pool, struct worker *worker)
+{
+    timer_cancel_wait(&worker->run_limit);
+    stack_unmap(&worker->stack);
+    alloc_free_aligned(&pool->allocator, worker);
+}
+
+/* The most recently ended worker's descriptor: its stack is the warmest. */
+static struct worker *cache_take(struct pool *pool)
+{
+    struct worker *worker = NULL;
+
+    rp_lock_acquire(&pool->lock);
+    struct cds_list_head *from = cds_list_empty(&pool->fresh) ? &pool->victim : &pool->fresh;
+    if (!cds_list_empty(from)) {
+        worker = cds_list_first_entry(from, struct worker, cache);
+        cds_list_del(&worker->cache);
+        pool->cached--;
+    }
+    rp_lock_release(&pool->lock);
+    return worker;
+}
+
+static void cache_put_locked(struct pool *pool, struct worker *worker)
+{
+    store_release(&worker->state, RP_WORKER_STOPPED);
+    cds_list_add(&worker->cache, &pool->fresh);
+    pool->cached++;
+}
+
+/* The thread is past worker_retire, so this is short. */
+static void descriptor_join(struct worker *worker)
+{
+    if (worker->joinable)
+        pthread_join(worker->thread, NULL);
+    worker->joinable = false;
+}
+
+/* --- threads ---------------------------------------------------------------------------------------------------- */
+
+/* Workers take no asynchronous signal; those that a thread's own instruction raises cannot be blocked. */
+static void worker_signals(sigset_t *set)
+{
+    static const int raised[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT};
+
+    sigfillset(set);
+    for (size_t i = 0; i < sizeof(raised) / sizeof(raised[0]); i++)
+        sigdelset(set, raised[i]);
+}
+
+static int thread_start(struct pool *pool, struct worker *worker)
+{
+    sigset_t mask, before;
+    pthread_t thread; /* the worker keeps its own id at its end: this copy may be late */
+
+    worker_signals(&mask);
+    pthread_sigmask(SIG_SETMASK, &mask, &before); /* the worker inherits it */
+    rp_lock_acquire(&pool->attr_lock);
+    int rc = pthread_attr_setstack(&pool->attr, worker->stack.base, worker->stack.size);
+    if (!rc)
+        rc = pthread_create(&thread, &pool->attr, worker_main, worker);
+    rp_lock_release(&pool->attr_lock);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return -rc;
+}
+
+/*
+ * What `alive` and, if so, the searching count promised is not to be had. The count is given back as by a searcher that
+ * parks: whoever parked meanwhile saw it and relied on it, so the look is made here. If nobody is parked the retry
+ * stands for it.
+ */
+void worker_failed(struct pool *pool, bool searching, int rc)
+{
+    add_relaxed(&pool->spawn_failures, 1); /* a counter */
+    worker_retry_later(pool, rc);
+    sub_seq(&pool->alive, 1);
+    if (searching) {
+        uint64_t word = sub_seq(&pool->idle.word, IDLE_SEARCHER);
+        if (idle_searching(word) == 1 && idle_top(word) && runq_ready(&pool->runq))
+            idle_call_one(pool);
+    }
+    pool_notify_enders(pool);
+}
+
+static int spawn_counted(struct pool *pool, bool searching)
+{
+    struct worker *worker = cache_take(pool);
+    int rc = 0;
+
+    if (worker)
+        descriptor_join(worker);
+    else
+        rc = descriptor_create(pool, &worker);
+    if (rc)
+        return rc;
+    worker->born_searching = searching;
+    worker->enlisted = true;
+    store_relaxed(&worker->park, PARK_AWAKE); /* before its thread starts */
+    store_release(&worker->state, RP_WORKER_UNINITIALISED);
+    add_seq(&pool->threads, 1);
+    rc = thread_start(pool, worker);
+    if (!rc) {
+        add_relaxed(&pool->spawned, 1); /* a counter */
+        return 0;
+    }
+    rp_lock_acquire(&pool->lock);
+    cache_put_locked(pool, worker);
+    sub_seq(&pool->threads, 1);
+    rp_lock_release(&pool->lock);
+    return rc;
+}
+
+int worker_spawn(struct pool *pool, bool searching)
+{
+    int rc = spawn_counted(pool, searching);
+
+    if (rc)
+        worker_failed(pool, searching, rc);
+    return rc;
+}
+
+int worker_add(struct pool *pool, bool searching)
+{
+    uint32_t alive = load_seq(&pool->alive);
+
+    do {
+        if (alive >= load_seq(&pool->target))
+            return -EAGAIN;
+    } while (!cas_seq(&pool->alive, &alive, alive + 1));
+    return worker_spawn(pool, searching);
+}
+
+/*
+ * An uncounted worker may be made at any time: no submitter relies on it, and it looks at the queue before it parks.
+ */
+int worker_ensure(struct pool *pool)
+{
+    if (load_seq(&pool->alive))
+        return 0;
+    int rc = worker_add(pool, false);
+
+    return rc && load_seq(&pool->alive) ? 0 : rc;
+}
+
+unsigned worker_fill(struct pool *pool, unsigned n, int *rc)
+{
+    *rc = 0;
+    for (;;) {
+        unsigned alive = load_seq(&pool->alive), target = load_seq(&pool->target);
+        unsigned want = n < target ? n : target;
+
+        if (alive >= want)
+            return 0;
+        *rc = worker_add(pool, false);
+        if (*rc && load_seq(&pool->alive) < want)
+            return want - load_seq(&pool->alive);
+    }
+}
+
+/* --- trying again ----------------------------------------------------------------------------------------------- */
+
+/*
+ * While `spawn_failing` is set no task makes a worker, and the retry timer is armed or fires: a task that found nobody
+ * parked is looked after by the timer at the latest.
+ */
+void worker_retry_later(struct pool *pool, int rc)
+{
+    rp_lock_acquire(&pool->lock);
+    bool first = pool->retry_ns == 0;
+    pool->retry_ns = first ? RETRY_FIRST_NS : pool->retry_ns * 2 < RETRY_MOST_NS ? pool->retry_ns * 2 : RETRY_MOST_NS;
+    int64_t due = rp_after(pool->retry_ns);
+    rp_lock_release(&pool->lock);
+    store_seq(&pool->spawn_failing, 1);
+    timer_arm(&pool->retry, due);
+    if (first)
+        log_emit(&pool->log, RP_LOG_WARNING, "pool %s: a worker could not be made: %s", pool->name, rp_strerror(rc));
+}
+
+void worker_retry_settled(struct pool *pool)
+{
+    rp_lock_acquire(&pool->lock);
+    pool->retry_ns = 0;
+    rp_lock_release(&pool->lock);
+}
+
+/* On the reactor. A task that waits for a worker gets one, or the next try. */
+void worker_retry_fire(struct timer *timer)
+{
+    struct pool *pool = caa_container_of(timer, struct pool, retry);
+
+    store_seq(&pool->spawn_failing, 0);
+    if (runq_ready(&pool->runq))
+        idle_call_one(pool);
+    else if (load_seq(&pool->alive) < pool->min_workers && !runq_closed(&pool->runq))
+        worker_add(pool, false);
+}
+
+/* --- the end of a worker ---------------------------------------------------------------------------------------- */
+
+void worker_retire(struct worker *worker)
+{
+    struct pool *pool = worker->pool;
+
+    rp_lock_acquire(&pool->lock);
+    worker->joinable = true;
+    worker->thread = pthread_self(); /* the creator may not have stored it yet */
+    cache_put_locked(pool, worker);
+    tick_arm_for_cache(pool);
+    if (sub_seq(&pool->threads, 1) == 1)
+        pool_notify_enders(pool);
+    pool_maybe_reap(pool);
+    rp_lock_release(&pool->lock);
+}
+
+/* Ends a list of cached descriptors: one grace period for all. Not under the lock, not in a section. */
+static void cache_free(struct pool *pool, struct cds_list_head *list)
+{
+    struct worker *worker, *next;
+
+    if (cds_list_empty(list))
+        return;
+    rp_lock_acquire(&pool->lock);
+    add_seq(&pool->retirements, 1); /* odd: a snapshot that sums up now tries again */
+    cds_list_for_each_entry(worker, list, cache)
+    {
+        table_take(&pool->table, worker->number);
+        add_relaxed(&pool->retired_tasks, load_relaxed(&worker->tasks)); /* its thread has retired, under this lock */
+        add_relaxed(&pool->retired_panics, load_relaxed(&worker->panics));
+    }
+    add_seq(&pool->retirements, 1);
+    rp_lock_release(&pool->lock);
+    rcu_wait();
+    cds_list_for_each_entry_safe(worker, next, list, cache)
+    {
+        descriptor_join(worker);
+        descriptor_free(pool, worker);
+    }
+}
+
+void worker_cache_age(struct pool *pool)
+{
+    CDS_LIST_HEAD(unused);
+    struct worker *worker;
+
+    rp_lock_acquire(&pool->lock);
+    cds_list_splice(&pool->victim, &unused);
+    CDS_INIT_LIST_HEAD(&pool->victim);
+    cds_list_for_each_entry(worker, &unused, cache) pool->cached--;
+    cds_list_splice(&pool->fresh, &pool->victim);
+    CDS_INIT_LIST_HEAD(&pool->fresh);
+    rp_lock_release(&pool->lock);
+    cache_free(pool, &unused);
+}
+
+void worker_cache_clear(struct pool *pool)
+{
+    worker_cache_age(pool);
+    worker_cache_age(pool);
+}
+
+unsigned worker_cached(struct pool *pool)
+{
+    rp_lock_acquire(&pool->lock);
+    unsigned cached = pool->cached;
+    rp_lock_release(&pool->lock);
+    return cached;
+}

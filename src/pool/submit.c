@@ -1,0 +1,322 @@
+/*
+ * Submit: the fast path alone on the first page, then what a submit does when it cannot go straight through.
+ *
+ * The fast path is: enter the pool (an RCU read-side section), claim a position, publish the task, look at the idle
+ * word, leave. No lock, no allocation, no system call unless a worker sleeps. What the many forms of submit differ in
+ * is data: struct how.
+ */
+#include "base/cpu.h"
+#include "base/rcu.h"
+#include "pool/pool.h"
+
+#include <errno.h>
+#include <sched.h>
+
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+/* How a submit is to behave without room. */
+struct how {
+    unsigned class;
+    int overload; /* enum rp_overload */
+    int64_t deadline;
+};
+
+static int submit_slow(const struct rp_pool *handle, const struct entry *entry, struct how how);
+
+/* P2, P3 of idle.h. In the section that pool_enter opened, which it ends. */
+static inline void wake_and_exit(struct pool *pool)
+{
+    if (idle_must_wake(&pool->idle, &pool->alive, &pool->target) && idle_wake_one(pool)) {
+        add_seq(&pool->guests, 1);
+        pool_exit();
+        worker_spawn(pool, true);
+        guest_leave(pool);
+        return;
+    }
+    pool_exit();
+}
+
+static inline int submit_entry(const struct rp_pool *handle, const struct entry *entry, struct how how)
+{
+    struct pool *pool;
+    uint64_t position;
+    int rc = pool_enter(handle, &pool);
+
+    if (unlikely(rc))
+        return rc;
+    if (unlikely(!load_relaxed(&pool->alive) || !load_relaxed(&pool->runq.rings[how.class]))) /* hints */
+        goto slow;
+    if (unlikely(runq_claim(&pool->runq, how.class, 1, true, &position) != 1))
+        goto slow;
+    runq_publish(&pool->runq, how.class, position, entry, true);
+    wake_and_exit(pool);
+    return 0;
+
+slow:
+    pool_exit();
+    return submit_slow(handle, entry, how);
+}
+
+static inline int submit_plain(struct rp_pool *handle, void (*fn)(void *arg), void *arg, int overload, int64_t deadline)
+{
+    struct entry entry;
+
+    if (unlikely(!fn))
+        return -EINVAL;
+    entry.fn = fn;
+    entry.arg = arg;
+    entry.dropped = NULL;
+    entry.label = NULL;
+    entry.deadline = entry.timeout = 0;
+    entry.cpu = cpu_current();
+    entry.plain = 1;
+    return submit_entry(handle, &entry, (struct how){.overload = overload, .deadline = deadline});
+}
+
+int rp_pool_submit(struct rp_pool *pool, void (*fn)(void *arg), void *arg)
+{
+    return submit_plain(pool, fn, arg, RP_OVERLOAD_DEFAULT, 0);
+}
+
+int rp_pool_try_submit(struct rp_pool *pool, void (*fn)(void *arg), void *arg)
+{
+    return submit_plain(pool, fn, arg, RP_OVERLOAD_FAIL, 0);
+}
+
+/* A deadline given by the user: 0, or what is wrong with it. */
+static int deadline_check(int64_t deadline)
+{
+    if (likely(deadline == 0))
+        return 0;
+    return deadline < 0 ? -EINVAL : rp_now() >= deadline ? -ETIMEDOUT : 0;
+}
+
+int rp_pool_submit_until(struct rp_pool *pool, void (*fn)(void *arg), void *arg, int64_t deadline)
+{
+    if (!pool)
+        return -EINVAL;
+    int rc = deadline_check(deadline);
+
+    return rc ? rc : submit_plain(pool, fn, arg, RP_OVERLOAD_DEFAULT, deadline);
+}
+
+/* The entry and the manner that a task asks for, or -EINVAL, -ENOTSUP, -ETIMEDOUT. */
+static int task_read(const struct rp_task *task, struct entry *entry, struct how *how)
+{
+    if (!task->fn || (unsigned)task->priority > RP_PRIO_LOW || (unsigned)task->overload > RP_OVERLOAD_CALLER_RUNS ||
+        task->timeout < 0)
+        return -EINVAL;
+    if (task->ctx || task->cq)
+        return -ENOTSUP;
+    int rc = deadline_check(task->deadline);
+    if (rc)
+        return rc;
+    *entry = (struct entry){
+        .fn = task->fn,
+        .arg = task->arg,
+        .dropped = task->dropped,
+        .label = task->label,
+        .deadline = task->deadline,
+        .timeout = task->timeout,
+        .cpu = cpu_current(),
+        .plain = !task->dropped && !task->label && !task->deadline && !task->timeout,
+    };
+    *how = (struct how){.class = (unsigned)task->priority, .overload = task->overload, .deadline = task->deadline};
+    return 0;
+}
+
+int rp_pool_submit_task(struct rp_pool *pool, const struct rp_task *task)
+{
+    struct entry entry;
+    struct how how;
+
+    if (!pool || !task)
+        return -EINVAL;
+    int rc = task_read(task, &entry, &how);
+    return rc ? rc : submit_entry(pool, &entry, how);
+}
+
+/* --- batches ---------------------------------------------------------------------------------------------------- */
+
+/* How many tasks from the first on can be claimed at once: those of its class that are not wrong. */
+static unsigned run_length(const struct rp_task *tasks, unsigned n)
+{
+    struct entry entry;
+    struct how how;
+    unsigned length = 1;
+
+    while (length < n && tasks[length].priority == tasks[0].priority && !task_read(&tasks[length], &entry, &how))
+        length++;
+    return length;
+}
+
+/*
+ * Claims and publishes as many of the n tasks, all of one class, as there is room for, in an own section. Returns how
+ * many; 0 when the next one must take the long way.
+ */
+static unsigned batch_claim(const struct rp_pool *handle, const struct rp_task *tasks, unsigned n)
+{
+    struct pool *pool;
+    struct entry entry;
+    struct how how;
+    uint64_t position;
+
+    if (pool_enter(handle, &pool))
+        return 0;
+    int claimed = 0;
+    if (load_relaxed(&pool->alive) && load_relaxed(&pool->runq.rings[tasks[0].priority])) /* hints */
+        claimed = runq_claim(&pool->runq, (unsigned)tasks[0].priority, n, true, &position);
+    if (claimed <= 0) {
+        pool_exit();
+        return 0;
+    }
+    for (int i = 0; i < claimed; i++) {
+        task_read(&tasks[i], &entry, &how); /* a deadline that has passed since the check is met at the dequeue */
+        runq_publish(&pool->runq, how.class, position + (unsigned)i, &entry, i + 1 == claimed);
+    }
+    wake_and_exit(pool); /* one decision: the wake chain does the rest */
+    return (unsigned)claimed;
+}
+
+int rp_pool_submit_batch(struct rp_pool *pool, const struct rp_task *tasks, unsigned n)
+{
+    struct entry entry;
+    struct how how;
+    unsigned accepted = 0;
+
+    if (!pool || (n && !tasks) || n > INT32_MAX)
+        return -EINVAL;
+    while (accepted < n) {
+        int rc = task_read(&tasks[accepted], &entry, &how);
+        if (!rc) {
+            unsigned length = run_length(&tasks[accepted], n - accepted);
+            unsigned claimed = batch_claim(pool, &tasks[accepted], length);
+            accepted += claimed;
+            if (claimed)
+                continue;
+            rc = submit_entry(pool, &entry, how);
+        }
+        if (rc)
+            return accepted ? (int)accepted : rc;
+        accepted++;
+    }
+    return (int)accepted;
+}
+
+/* --- without room ----------------------------------------------------------------------------------------------- */
+
+/* The incoming task is accepted and ended without the queue. */
+static void end_here(struct pool *pool, const struct entry *entry, int reason)
+{
+    if (reason) {
+        if (entry->dropped)
+            entry->dropped(entry->arg, reason);
+        add_relaxed(&pool->dropped, 1); /* a counter */
+    } else if (frame_run(pool, NULL, entry, FRAME_CALLER)) {
+        add_relaxed(&pool->ran_elsewhere, 1); /* a counter */
+    } else {
+        add_relaxed(&pool->panicked_elsewhere, 1); /* a counter */
+    }
+}
+
+/* Drops the oldest queued task. -EAGAIN: none is queued. */
+static int discard_oldest(struct pool *pool)
+{
+    struct entry victim;
+
+    if (!runq_take_lowest(&pool->runq, &victim))
+        return -EAGAIN;
+    task_drop(pool, &victim, -EAGAIN);
+    return 0;
+}
+
+/* Another claim, a few times while a slot's consumer is about to leave it. Returns as runq_claim. */
+static int claim_again(struct pool *pool, struct how how, uint64_t *position)
+{
+    int rc = -EBUSY;
+
+    for (int tries = 0; rc == -EBUSY && tries < 64; tries++) {
+        if (tries)
+            sched_yield();
+        rc = runq_claim(&pool->runq, how.class, 1, true, position);
+    }
+    return rc == -EBUSY ? -EAGAIN : rc;
+}
+
+static int overload_of(const struct pool *pool, int overload)
+{
+    if (overload == RP_OVERLOAD_DEFAULT)
+        overload = pool->overload;
+    return overload == RP_OVERLOAD_BLOCK && pool->nonblocking ? RP_OVERLOAD_FAIL : overload;
+}
+
+/* Gets a position by the overload policy: 1; 0: the task is ended already; or what submit returns. */
+static int claim_by_policy(struct pool *pool, const struct entry *entry, struct how how, uint64_t *position)
+{
+    int overload = overload_of(pool, how.overload);
+    int rc;
+
+    while ((rc = claim_again(pool, how, position)) == -EAGAIN) {
+        switch (overload) {
+        case RP_OVERLOAD_BLOCK:
+            return room_claim(pool, how.class, how.deadline, position);
+        case RP_OVERLOAD_DISCARD_NEWEST:
+            end_here(pool, entry, -EAGAIN);
+            return 0;
+        case RP_OVERLOAD_CALLER_RUNS:
+            end_here(pool, entry, 0);
+            return 0;
+        case RP_OVERLOAD_DISCARD_OLDEST:
+            if (discard_oldest(pool) == 0)
+                continue;
+            return -EAGAIN;
+        default:
+            return -EAGAIN;
+        }
+    }
+    return rc;
+}
+
+static int class_ensure(struct pool *pool, unsigned class)
+{
+    rp_lock_acquire(&pool->lock);
+    int rc = runq_add_class(&pool->runq, class);
+    rp_lock_release(&pool->lock);
+    return rc;
+}
+
+static int submit_guest(struct pool *pool, const struct entry *entry, struct how how)
+{
+    uint64_t position;
+    int rc = class_ensure(pool, how.class);
+
+    if (rc)
+        return rc;
+    if (runq_closed(&pool->runq))
+        return -ESHUTDOWN;
+    rc = worker_ensure(pool);
+    if (rc)
+        return rc == -ENOMEM ? rc : -EAGAIN;
+    rc = claim_by_policy(pool, entry, how, &position);
+    if (rc != 1)
+        return rc;
+    runq_publish(&pool->runq, how.class, position, entry, true);
+    if (idle_must_wake(&pool->idle, &pool->alive, &pool->target))
+        idle_call_one(pool);
+    return 0;
+}
+
+static __attribute__((noinline)) int submit_slow(const struct rp_pool *handle, const struct entry *entry, struct how how)
+{
+    struct pool *pool;
+    int rc = guest_enter(handle, &pool);
+
+    if (rc)
+        return rc;
+    rc = submit_guest(pool, entry, how);
+    if (rc)
+        add_relaxed(&pool->rejected, 1); /* a counter */
+    guest_leave(pool);
+    return rc;
+}

@@ -1,0 +1,381 @@
+/*
+ * A worker: takes tasks, runs them, waits for more, leaves.
+ *
+ * Without work it first looks around for a short while, because a task that comes within microseconds is had without
+ * a system call on either side. Three rules bound that (measured; see bench/RESULTS.md):
+ *   one searcher: it announces itself in the idle word, so that submitters wake nobody else, and only one may;
+ *   lazy: where no worker is parked and none may be made there is nothing to announce, and it just looks;
+ *   same CPU: it never looks around on the CPU of the thread that submitted last: that one could not run.
+ */
+#include "base/cpu.h"
+#include "base/futex.h"
+#include "base/rcu.h"
+#include "pool/pool.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#define SPIN_FEW_NS 20000
+#define SPIN_MANY_NS 5000
+#define FEW_WORKERS 16
+
+/* --- one task --------------------------------------------------------------------------------------------------- */
+
+/* Precise to some milliseconds, for reports of ages: a fifth of the price of rp_now. */
+static int64_t coarse_now(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static __attribute__((noinline)) void task_ended_watched(struct pool *pool, uint64_t attention)
+{
+    if ((uint32_t)attention)
+        room_signal(pool);
+    if (attention >= ATTENTION_ENDER)
+        pool_notify_enders(pool); /* which tells them only when this was the last that they wait for */
+}
+
+void task_ended(struct pool *pool)
+{
+    add_seq(&pool->runq.done, 1); /* [end], E1 in room.c */
+    uint64_t attention = load_seq(&pool->room.attention);
+    if (__builtin_expect(attention != 0, 0))
+        task_ended_watched(pool, attention);
+}
+
+void task_drop(struct pool *pool, const struct entry *entry, int reason)
+{
+    if (entry->dropped)
+        entry->dropped(entry->arg, reason);
+    add_relaxed(&pool->dropped, 1); /* a counter */
+    task_ended(pool);
+}
+
+int task_expired(const struct pool *pool, const struct entry *entry)
+{
+    if (__builtin_expect(load_relaxed(&pool->dropping) != 0, 0)) /* the release drops what it sees itself; this is for the rest */
+        return -ESHUTDOWN;
+    return entry->deadline && rp_now() >= entry->deadline ? -ETIMEDOUT : 0;
+}
+
+/* On the reactor: the task that the timer was armed for runs still, or it would have been cancelled. */
+void run_limit_fire(struct timer *timer)
+{
+    struct worker *worker = caa_container_of(timer, struct worker, run_limit);
+    struct pool *pool = worker->pool;
+    const char *label = load_acquire(&worker->label);
+
+    store_release(&worker->hung, 1);
+    log_emit(&pool->log, RP_LOG_WARNING, "pool %s: worker %u is hung: task %s runs for longer than its timeout",
+             pool->name, worker->number, label ? label : "without label");
+}
+
+static void run_limited(struct worker *worker, const struct entry *entry)
+{
+    timer_arm(&worker->run_limit, rp_after(entry->timeout));
+    entry->fn(entry->arg);
+}
+
+/* Undoes what a task may leave behind on its worker, whichever way it ended. */
+static void task_left(struct worker *worker)
+{
+    struct frame *frame = &worker->frame;
+
+    frame->open = false;
+    if (__builtin_expect(frame->blocking != 0, 0))
+        extra_settle(frame);
+    if (__builtin_expect(worker->limited, 0)) {
+        worker->limited = false;
+        timer_cancel_wait(&worker->run_limit);
+        store_release(&worker->hung, 0);
+    }
+}
+
+static void worker_run(struct worker *worker, const struct entry *entry)
+{
+    struct pool *pool = worker->pool;
+    const char *label = entry->plain ? NULL : entry->label;
+
+    worker->submitter_cpu = entry->cpu;
+    int reason = task_expired(pool, entry);
+    if (__builtin_expect(reason, 0)) {
+        task_drop(pool, entry, reason);
+        return;
+    }
+    if (load_relaxed(&worker->state) != RP_WORKER_RUNNING) /* own word */
+        store_release(&worker->state, RP_WORKER_RUNNING);
+    if (load_relaxed(&worker->label) != label) /* own word */
+        store_release(&worker->label, label);
+    store_relaxed(&worker->since, coarse_now()); /* a report's figure */
+    worker->frame.label = label;
+    worker->frame.open = true;
+    if (__builtin_expect(entry->timeout != 0, 0)) {
+        worker->limited = true;
+        run_limited(worker, entry);
+    } else {
+        entry->fn(entry->arg);
+    }
+    task_left(worker);
+    store_relaxed(&worker->tasks, load_relaxed(&worker->tasks) + 1); /* own word; ordered by [end] */
+    task_ended(pool);
+}
+
+/* The task of the worker's own frame did not return. */
+static void worker_panicked(struct worker *worker)
+{
+    task_left(worker);
+    store_relaxed(&worker->panics, load_relaxed(&worker->panics) + 1); /* own word; ordered by [end] */
+    panic_report(&worker->frame);
+    task_ended(worker->pool);
+}
+
+bool pool_help(struct pool *pool, int drop)
+{
+    struct entry entry;
+
+    if (!runq_take(&pool->runq, (unsigned)load_relaxed(&pool->ran_elsewhere), &entry))
+        return false;
+    if (!drop)
+        drop = task_expired(pool, &entry);
+    if (drop) {
+        task_drop(pool, &entry, drop);
+        return true;
+    }
+    if (frame_run(pool, worker_self(pool), &entry, FRAME_HELP))
+        add_relaxed(&pool->ran_elsewhere, 1); /* a counter; ordered by [end] */
+    else
+        add_relaxed(&pool->panicked_elsewhere, 1); /* a counter; ordered by [end] */
+    task_ended(pool);
+    return true;
+}
+
+/* --- looking for work ------------------------------------------------------------------------------------------- */
+
+static bool look_around(struct pool *pool)
+{
+    int64_t span = load_relaxed(&pool->target) <= FEW_WORKERS ? SPIN_FEW_NS : SPIN_MANY_NS;
+    int64_t until = rp_now() + span;
+
+    do {
+        for (int i = 0; i < 16; i++) {
+            if (runq_ready(&pool->runq))
+                return true;
+            cpu_relax();
+        }
+    } while (rp_now() < until);
+    return false;
+}
+
+/* Waits a little by the rules above; *searching is whether the worker is counted as searching, before and after. */
+static bool worker_search(struct worker *worker, bool *searching)
+{
+    struct pool *pool = worker->pool;
+
+    if (worker->submitter_cpu >= 0 && worker->submitter_cpu == cpu_current())
+        return false;
+    if (!*searching) {
+        uint64_t word = load_relaxed(&pool->idle.word); /* a hint */
+        bool lazy = !idle_top(word) && load_relaxed(&pool->alive) >= load_relaxed(&pool->target);
+        if (!lazy && !(*searching = idle_search_begin(pool)))
+            return false;
+    }
+    return look_around(pool);
+}
+
+/*
+ * Leaves, if more than `floor` live or all is over: gives up its place in `alive`, then looks at the queue (see
+ * idle.h). true: it is gone. false: it stays, and *searching says as what.
+ */
+static bool worker_leave(struct worker *worker, unsigned floor, bool *searching)
+{
+    struct pool *pool = worker->pool;
+    uint32_t alive = load_seq(&pool->alive);
+
+    *searching = false;
+    if (runq_closed(&pool->runq))
+        floor = runq_drained(&pool->runq) ? 0 : alive;
+    do {
+        if (alive <= floor)
+            return false;
+    } while (!cas_seq(&pool->alive, &alive, alive - 1));
+    worker->enlisted = false;
+    if (!runq_ready(&pool->runq))
+        return true;
+    rcu_enter();
+    bool enlisted = idle_wake_one(pool); /* if this finds nobody else it enlists one more: the caller itself */
+    rcu_exit();
+    *searching = worker->enlisted = enlisted;
+    return !enlisted;
+}
+
+static bool is_surplus(struct pool *pool)
+{
+    return load_relaxed(&pool->alive) > load_relaxed(&pool->target); /* seen late: the next task will see it */
+}
+
+static void worker_loop(struct worker *worker, bool searching)
+{
+    struct pool *pool = worker->pool;
+    struct entry entry;
+
+    for (;;) {
+        if (runq_take(&pool->runq, worker->turn++, &entry)) {
+            if (searching) {
+                idle_search_end(pool);
+                searching = false;
+            }
+            worker_run(worker, &entry);
+            if (__builtin_expect(is_surplus(pool), 0) &&
+                worker_leave(worker, load_seq(&pool->target), &searching))
+                return;
+            continue;
+        }
+        if (worker_search(worker, &searching))
+            continue;
+        store_release(&worker->state, RP_WORKER_IDLE);
+        store_relaxed(&worker->label, NULL);
+        if (runq_closed(&pool->runq) && runq_drained(&pool->runq)) {
+            if (searching)
+                idle_search_end(pool);
+            if (worker_leave(worker, pool->min_workers, &searching))
+                return;
+        } else {
+            searching = idle_park(pool, worker, searching);
+            if (!searching && worker_leave(worker, pool->min_workers, &searching))
+                return;
+        }
+    }
+}
+
+/* --- the thread ------------------------------------------------------------------------------------------------- */
+
+static void worker_name(const struct worker *worker)
+{
+    char name[16];
+
+    snprintf(name, sizeof(name), "%.9s-%u", worker->pool->name, worker->number % 100000);
+    prctl(PR_SET_NAME, name);
+}
+
+static int worker_begin(struct worker *worker)
+{
+    struct pool *pool = worker->pool;
+    int rc = rcu_attach();
+
+    if (rc)
+        return rc;
+    store_relaxed(&worker->tid, (uint32_t)syscall(SYS_gettid)); /* a report's figure */
+    worker_name(worker);
+    if (pool->hooks.sched_policy &&
+        sched_setscheduler(0, pool->hooks.sched_policy, &(struct sched_param){pool->hooks.sched_priority}))
+        return -errno;
+    rc = panic_stack_set(worker);
+    if (!rc && pool->hooks.worker_start) {
+        rc = pool->hooks.worker_start(pool->hooks.worker_user, worker->number, &worker->local);
+        worker->started = rc >= 0;
+        if (rc > 0)
+            rc = 0;
+    }
+    if (rc)
+        panic_stack_clear(worker);
+    return rc;
+}
+
+/* Tells the creator how its first workers began. */
+static void worker_reports(struct pool *pool, int rc)
+{
+    int none = 0;
+
+    if (rc)
+        cas_seq(&pool->begin_error, &none, rc);
+    add_seq(&pool->begun, 1);
+    if (load_seq(&pool->populating))
+        futex_wake(&pool->begun, 1);
+}
+
+static void worker_end(struct worker *worker)
+{
+    struct pool *pool = worker->pool;
+
+    store_release(&worker->state, RP_WORKER_STOPPING);
+    if (worker->started && pool->hooks.worker_stop) {
+        worker->started = false;
+        pool->hooks.worker_stop(pool->hooks.worker_user, worker->number, worker->local);
+    }
+    panic_stack_clear(worker);
+    pool_dismiss_if_drained(pool);
+    frame_pop(&worker->frame);
+    worker_retire(worker);
+}
+
+/*
+ * The task, or a hook, ended the thread by pthread_exit or cancellation: this runs on its way out. The worker is
+ * replaced: its place in alive goes to a new one.
+ */
+static void worker_exits(void *arg)
+{
+    struct worker *worker = arg;
+    struct pool *pool = worker->pool;
+
+    if (worker->frame.open) {
+        snprintf(worker->frame.reason, sizeof(worker->frame.reason), "the task ended its thread: pthread_exit or cancellation");
+        worker->frame.nframes = 0;
+        worker->frame.signal = 0;
+        worker_panicked(worker);
+    }
+    if (worker->enlisted) {
+        worker->enlisted = false;
+        if (worker->begun)
+            worker_spawn(pool, false);
+        else
+            worker_failed(pool, worker->born_searching, -ECANCELED);
+    }
+    if (!worker->begun)
+        worker_reports(pool, -ECANCELED);
+    worker_end(worker);
+}
+
+/* Apart from worker_main, whose locals would be lost at the landing. */
+static void worker_work(struct worker *worker)
+{
+    if (_setjmp(worker->frame.landing) == 0) {
+        worker_loop(worker, worker->born_searching);
+    } else {
+        worker_panicked(worker); /* may land here again: each panic of a task does */
+        worker_loop(worker, false);
+    }
+}
+
+void *worker_main(void *arg)
+{
+    struct worker *worker = arg;
+    struct pool *pool = worker->pool;
+
+    worker->submitter_cpu = -1;
+    worker->begun = worker->started = false;
+    frame_push(&worker->frame, pool, worker);
+    pthread_cleanup_push(worker_exits, worker);
+    int rc = worker_begin(worker);
+    if (rc) {
+        worker->enlisted = false;
+        worker_failed(pool, worker->born_searching, rc);
+        worker_reports(pool, rc);
+    } else {
+        worker->begun = true;
+        worker_reports(pool, 0);
+        worker_retry_settled(pool);
+        store_release(&worker->state, RP_WORKER_IDLE);
+        worker_work(worker);
+    }
+    pthread_cleanup_pop(0);
+    worker_end(worker);
+    return NULL;
+}
