@@ -20,7 +20,7 @@ CC := gcc
 endif
 # For the C++ test of the headers: the sibling of the C compiler.
 ifeq ($(origin CXX),default)
-CXX := $(if $(findstring clang,$(CC)),$(subst clang,clang++,$(CC)),$(patsubst %gcc,%g++,$(CC)))
+CXX := $(or $(if $(findstring clang,$(CC)),$(subst clang,clang++,$(CC))),$(if $(findstring gcc,$(CC)),$(subst gcc,g++,$(CC))),g++)
 endif
 OBJCOPY ?= objcopy
 NM ?= nm

@@ -47,6 +47,13 @@ enum rp_log_level {
     RP_LOG_NONE = 5,    /* in options: nothing at all */
 };
 
+/* Which waiting mechanism a reactor uses, in options. */
+enum rp_backend_choice {
+    RP_BACKEND_AUTO = 0,     /* io_uring where the kernel grants it, else epoll */
+    RP_BACKEND_IO_URING = 1, /* or create fails with -ENOSYS or -EPERM */
+    RP_BACKEND_EPOLL = 2,
+};
+
 /*
  * Where memory comes from. Copied by create; `user` must outlive the object. The functions are called from any
  * thread, never from a signal handler, and may return NULL: the caller then gets -ENOMEM and nothing is lost. All

@@ -37,13 +37,6 @@ enum rp_release_policy {
     RP_RELEASE_DROP = 1, /* dropped(arg, -ESHUTDOWN) */
 };
 
-/* Which waiting mechanism the pool's reactor uses. */
-enum rp_backend_choice {
-    RP_BACKEND_AUTO = 0,     /* io_uring where the kernel grants it, else epoll */
-    RP_BACKEND_IO_URING = 1, /* or create fails with -ENOSYS or -EPERM */
-    RP_BACKEND_EPOLL = 2,
-};
-
 /* Zero means default for every field; reserved words must be zero (-EINVAL). */
 struct rp_pool_options {
     int64_t expiry_ns;     /* a worker idle for longer is ended, the oldest first; 0: 1 s; negative: -EINVAL */
@@ -72,8 +65,8 @@ struct rp_pool_options {
     void (*worker_stop)(void *user, unsigned worker, void *local); /* on the worker after its last task; not called
                               when worker_start failed */
     void *worker_user;
-    size_t stack_size;  /* bytes per worker, rounded up to pages; 0: 256 KiB; at least PTHREAD_STACK_MIN, else -EINVAL.
-                           A guard page lies below it */
+    size_t stack_size;  /* bytes per worker, beside what the program's thread-local variables take, rounded up to pages;
+                           0: 256 KiB; below PTHREAD_STACK_MIN: -EINVAL. A guard page lies below it */
     const char *name;   /* prefix of the thread names, copied, cut at 9 bytes; NULL: "rp" */
     const struct rp_allocator *allocator; /* copied; NULL: malloc */
     /* Beyond the agreed ones: */

@@ -11,8 +11,8 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <stddef.h>
 #include <ringpool/lock.h>
+#include <stddef.h>
 
 enum { HOOKS_MAX = 8 };
 

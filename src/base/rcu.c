@@ -10,11 +10,11 @@
 #include "base/fork.h"
 
 #include <errno.h>
+#include <ringpool/lock.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <urcu/urcu-bp.h>
-#include <ringpool/lock.h>
 
 #ifdef RCU_TSAN
 char rcu_tsan_tag;

@@ -18,12 +18,14 @@
 
 /*
  * bp says that its readers are aligned to a cache line, then puts them 32 bytes into a page. Harmless for the plain
- * words that they are, but UBSan would report every section; a declaration that comes first tells it not to look.
+ * words that they are, but UBSan would report every section; a declaration that comes first tells it not to look. Nor must
+ * ThreadSanitizer: it takes the registry slot that one thread leaves and another is given for a race of the two.
  */
 #if defined(__GNUC__)
-static inline __attribute__((no_sanitize("alignment"))) void _urcu_bp_read_lock_update(unsigned long tmp);
-static inline __attribute__((no_sanitize("alignment"))) void _urcu_bp_read_lock(void);
-static inline __attribute__((no_sanitize("alignment"))) void _urcu_bp_read_unlock(void);
+#define RCU_UNCHECKED __attribute__((no_sanitize("alignment"), no_sanitize("thread")))
+static inline RCU_UNCHECKED void _urcu_bp_read_lock_update(unsigned long tmp);
+static inline RCU_UNCHECKED void _urcu_bp_read_lock(void);
+static inline RCU_UNCHECKED void _urcu_bp_read_unlock(void);
 #endif
 #include <urcu/static/urcu-bp.h>
 

@@ -9,6 +9,7 @@
 #include "base/stack.h"
 
 #include <errno.h>
+#include <link.h>
 #include <stdint.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -77,4 +78,23 @@ void stack_trim(const struct stack *stack, size_t keep)
     /* Rounded down: a page that is kept in part is kept. */
     (void)madvise(stack->base, (stack->size - keep) & ~(page - 1), MADV_DONTNEED);
     errno = saved;
+}
+
+static int tls_of_object(struct dl_phdr_info *info, size_t size, void *sum)
+{
+    (void)size;
+    for (int i = 0; i < info->dlpi_phnum; i++) {
+        const ElfW(Phdr) *header = &info->dlpi_phdr[i];
+        if (header->p_type == PT_TLS)
+            *(size_t *)sum += header->p_memsz + header->p_align;
+    }
+    return 0;
+}
+
+size_t stack_tls_size(void)
+{
+    size_t sum = 0;
+
+    dl_iterate_phdr(tls_of_object, &sum);
+    return sum;
 }

@@ -11,6 +11,12 @@ struct stack {
     size_t size; /* usable bytes, a multiple of the page size */
 };
 
+/*
+ * What the thread-local variables of the loaded objects take of every thread's stack (glibc puts them at its top): a
+ * program or a sanitizer may have hundreds of KiB of them. To be added to what the thread is to have for itself.
+ */
+size_t stack_tls_size(void);
+
 /* Maps a stack of at least `size` bytes. 0; -ENOMEM: memory or mappings (vm.max_map_count) are exhausted. */
 int stack_map(struct stack *stack, size_t size);
 

@@ -447,7 +447,7 @@ static void pool_options(struct pool *pool, const struct rp_pool_options *o)
     pool->queue_depth = o->queue_depth;
     pool->max_extra = o->max_extra ? o->max_extra : EXTRA_DEFAULT;
     pool->expiry_ns = o->expiry_ns ? o->expiry_ns : EXPIRY_DEFAULT_NS;
-    pool->stack_size = o->stack_size ? o->stack_size : STACK_DEFAULT;
+    pool->stack_size = (o->stack_size ? o->stack_size : STACK_DEFAULT) + stack_tls_size();
     pool->log = (struct log){.write = o->log, .user = o->log_user, .level = o->log_level};
     snprintf(pool->name, sizeof(pool->name), "%s", o->name && *o->name ? o->name : "rp");
 }

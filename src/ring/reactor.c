@@ -35,7 +35,6 @@
 
 #include <ringpool/base.h>
 #include <ringpool/lock.h>
-#include <ringpool/pool.h>
 
 #include "base/fork.h"
 #include "base/futex.h"

@@ -162,8 +162,9 @@ static int wait_in_ring(struct uring *uring, int64_t deadline)
     struct io_uring_getevents_arg arg = {.ts = (uintptr_t)&timeout};
     unsigned wanted = 1;
 #ifdef RP_VALGRIND
-    /* memcheck lets no other thread run while one blocks in io_uring_enter, but knows poll. */
-    bell_wait(uring->ring.ring_fd, deadline);
+    /* memcheck lets no other thread run while one blocks in io_uring_enter, but knows poll. The bell, not the ring, is
+     * polled: a poll of the ring is not woken by a completion that deferred task run has yet to make. */
+    bell_wait(uring->bell, deadline);
     wanted = 0;
 #endif
     if (deadline == INT64_MAX) {

@@ -82,7 +82,7 @@ Test(stack, a_thread_runs_on_it)
     pthread_t thread;
     uintptr_t address = 0;
 
-    cr_assert_eq(stack_map(&stack, 256 * 1024), 0);
+    cr_assert_eq(stack_map(&stack, 256 * 1024 + stack_tls_size()), 0);
     pthread_attr_init(&attr);
     cr_assert_eq(pthread_attr_setstack(&attr, stack.base, stack.size), 0);
     cr_assert_eq(pthread_create(&thread, &attr, address_of_a_local, &address), 0);

@@ -3,6 +3,10 @@
 # and uninstall leaves no file behind.
 set -eu
 
+# The makes below are runs of their own: no job server to share, and the variables of the command line come along in
+# the environment.
+unset MAKEFLAGS MFLAGS
+
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 stage=$work/stage

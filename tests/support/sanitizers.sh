@@ -7,5 +7,5 @@ sanitizer_settings() {
     export ASAN_OPTIONS="abort_on_error=1:detect_stack_use_after_return=1:detect_leaks=1:strict_string_checks=1:log_path=$1"
     export LSAN_OPTIONS="report_objects=1"
     export UBSAN_OPTIONS="abort_on_error=1:print_stacktrace=1:log_path=$1"
-    export TSAN_OPTIONS="halt_on_error=1:abort_on_error=1:second_deadlock_stack=1:log_path=$1:suppressions=$support/tsan.supp"
+    export TSAN_OPTIONS="halt_on_error=1:die_after_fork=0:abort_on_error=1:second_deadlock_stack=1:log_path=$1:suppressions=$support/tsan.supp"
 }
