@@ -54,7 +54,7 @@ struct rp_pool_options {
     int overload;          /* enum rp_overload for tasks that do not say; 0: block */
     int release_policy;    /* enum rp_release_policy */
     void (*on_panic)(void *user, const struct rp_panic_info *info); /* on the worker, after the task was unwound; may
-                              submit; NULL: an error line in the log. Must not panic itself */
+                              submit; NULL: an error line in the log. Must return: no panic, no pthread_exit */
     void *panic_user;
     void (*log)(void *user, int level, const char *message); /* any thread, also from several at once; message without
                               newline, alive until return; must not call ringpool. NULL: one line on stderr each */
@@ -130,7 +130,8 @@ struct rp_worker_info {
  * NULL and nothing is left behind. Blocks while workers are made (min_workers, prealloc).
  * -EINVAL: pool is NULL, capacity above RP_WORKERS_MAX and not RP_UNLIMITED, an option out of range, or a reserved word
  * set; -ENOMEM: memory; -EAGAIN: a thread could not be made (limits of threads or memory); -EPERM: the scheduling or
- * backend asked for is not granted; -ENOSYS: RP_BACKEND_IO_URING without io_uring; -ENOTSUP: metrics.
+ * backend asked for is not granted; -ENOSYS, -EMFILE, -ENFILE: RP_BACKEND_IO_URING cannot be had; what worker_start
+ * returned, if it failed; -ENOTSUP: metrics.
  */
 RP_API int rp_pool_create(struct rp_pool **pool, unsigned capacity, const struct rp_pool_options *options);
 

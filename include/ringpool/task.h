@@ -43,7 +43,8 @@ struct rp_task {
      * Called instead of fn, on any thread (a worker, the submitter, or whoever releases the pool), without a lock of
      * the pool held. Reasons: -ECANCELED (its context was cancelled), -ETIMEDOUT (its deadline or its context's
      * passed before it started), -ESHUTDOWN (the pool was released with RP_RELEASE_DROP, or destroyed while no worker
-     * could be made), -EAGAIN (discarded by an overload policy). NULL: nothing is called.
+     * could be made), -EAGAIN (discarded by an overload policy). NULL: nothing is called. It must return: a panic in it
+     * is only logged, and it must not end its thread. It may call anything of the pool, destroy (deferred) too.
      */
     void (*dropped)(void *arg, int reason);
     const char *label; /* shown in reports; must outlive the task; NULL: none */
@@ -69,8 +70,8 @@ struct rp_panic_info {
 /*
  * Ends the running task at once, as if fn had returned, but counted as panicked; the worker lives on and the pool's
  * panic handler (default: one line in the log) gets the printf-formatted reason, cut at 255 bytes.
- * Inside a task only, on the thread that runs it: elsewhere it logs an error and returns. What the task holds (locks,
- * memory) it keeps: cleanup handlers of pthread_cleanup_push run, C++ destructors do not.
+ * Inside a task only, on the thread that runs it: elsewhere it logs an error and returns. It is a jump: what the
+ * task holds (locks, memory) it keeps; neither its handlers of pthread_cleanup_push nor C++ destructors run.
  */
 RP_API void rp_panic(const char *fmt, ...) RP_PRINTF(1, 2);
 

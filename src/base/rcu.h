@@ -74,6 +74,12 @@ static inline void rcu_enter(void)
     _urcu_bp_read_lock();
 }
 
+/* Whether the calling thread, which is attached, is in a section. async-signal-safe. */
+static inline bool rcu_inside(void)
+{
+    return URCU_TLS(urcu_bp_reader) && _urcu_bp_read_ongoing();
+}
+
 static inline void rcu_exit(void)
 {
     RCU_TSAN_RELEASE();

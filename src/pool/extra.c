@@ -41,7 +41,7 @@ int rp_blocking_begin(void)
 {
     struct frame *frame = frame_current();
 
-    if (!frame || !frame->open || !frame->worker)
+    if (!frame || frame->phase != FRAME_OPEN || !frame->worker)
         return -EPERM;
     if (frame->blocking++)
         return 0; /* the outer bracket asked already */
@@ -66,6 +66,6 @@ void rp_heartbeat(void)
 {
     struct frame *frame = frame_current();
 
-    if (frame && frame->worker && frame->open)
+    if (frame && frame->worker && frame->phase == FRAME_OPEN)
         store_relaxed(&frame->worker->since, rp_now()); /* a report's figure */
 }

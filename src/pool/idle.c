@@ -31,38 +31,35 @@ static bool alive_claim(struct pool *pool)
 
 bool idle_wake_one(struct pool *pool)
 {
-    uint64_t word = load_seq(&pool->idle.word);
-
-    while (!idle_searching(word)) {
+    for (;;) {
+        uint64_t word = load_seq(&pool->idle.word); /* P2, and again whenever the word has changed */
         unsigned top = idle_top(word);
 
-        if (!top) {
-            if (load_seq(&pool->alive) >= load_seq(&pool->target))
-                return false; /* all are busy, and each looks at the queue after its task */
-            if (load_seq(&pool->spawn_failing))
-                return false; /* the retry timer will look */
-            if (!cas_seq(&pool->idle.word, &word, word + IDLE_SEARCHER))
-                continue;
-            if (alive_claim(pool))
-                return true;
-            word = sub_seq(&pool->idle.word, IDLE_SEARCHER); /* no more may live: leave the role as a searcher does */
-            if (idle_searching(word) != 1 || !runq_ready(&pool->runq))
-                return false;
-            word = load_seq(&pool->idle.word);
-            continue;
-        }
-        struct worker *worker = worker_at(pool, top - 1);
-        if (!worker) { /* the word is stale: that worker has left and was freed */
-            word = load_seq(&pool->idle.word);
-            continue;
-        }
-        unsigned below = load_relaxed(&worker->next); /* validated by the tag */
-        if (cas_seq(&pool->idle.word, &word, retag(word, below, 1))) {
-            park_call(worker, PARK_NOTIFIED);
+        if (idle_searching(word))
             return false;
+        if (top) {
+            struct worker *worker = worker_at(pool, top - 1);
+            if (!worker)
+                continue; /* the word is stale: that worker has left and was freed */
+            unsigned below = load_relaxed(&worker->next); /* validated by the tag */
+            if (cas_seq(&pool->idle.word, &word, retag(word, below, 1))) {
+                park_call(worker, PARK_NOTIFIED);
+                return false;
+            }
+            continue;
         }
+        if (load_seq(&pool->alive) >= load_seq(&pool->target))
+            return false; /* all are busy, and each looks at the queue after its task */
+        if (load_seq(&pool->spawn_failing))
+            return false; /* the retry timer will look */
+        if (!cas_seq(&pool->idle.word, &word, word + IDLE_SEARCHER))
+            continue;
+        if (alive_claim(pool))
+            return true;
+        word = sub_seq(&pool->idle.word, IDLE_SEARCHER); /* no more may live: leave the role as a searcher does */
+        if (idle_searching(word) != 1 || !runq_ready(&pool->runq))
+            return false;
     }
-    return false;
 }
 
 void idle_call_one(struct pool *pool)
@@ -105,6 +102,8 @@ bool idle_park(struct pool *pool, struct worker *worker, bool searching)
     if (runq_ready(&pool->runq)) /* W2 */
         idle_call_one(pool);     /* W3: may well call the caller itself */
     pool_dismiss_if_drained(pool);
+    if (load_seq(&pool->alive) > load_seq(&pool->target)) /* a shrinking tune did not find us on the stack */
+        idle_dismiss(pool, 1, INT64_MAX, &(int64_t){0});
     tick_arm(pool);
 
     uint32_t park = PARK_PARKING;
@@ -240,6 +239,7 @@ unsigned idle_dismiss(struct pool *pool, unsigned most, int64_t before, int64_t 
 {
     if (!some_parked_before(pool, before, oldest) || most == 0)
         return 0;
+    rp_lock_acquire(&pool->dismiss_lock); /* one at a time: each counts as a searcher */
     unsigned top = take_all(pool, 1);
     struct worker *kept = top ? worker_at(pool, top - 1) : NULL;
     *oldest = 0;
@@ -247,6 +247,7 @@ unsigned idle_dismiss(struct pool *pool, unsigned most, int64_t before, int64_t 
     if (kept)
         put_back(pool, kept);
     idle_search_end(pool); /* the look after the put-back */
+    rp_lock_release(&pool->dismiss_lock);
     unsigned n = dismiss_list(pool, rest);
     pool_dismiss_if_drained(pool); /* a release in between found the stack empty */
     return n;

@@ -8,6 +8,7 @@
  * whatever is not a contained task's own fault.
  */
 #include "base/alloc.h"
+#include "base/rcu.h"
 #include "pool/pool.h"
 
 #include <errno.h>
@@ -32,7 +33,8 @@ void frame_push(struct frame *frame, struct pool *pool, struct worker *worker)
     frame->pool = pool;
     frame->worker = worker;
     frame->outer = current;
-    frame->open = false;
+    frame->phase = FRAME_IDLE;
+    frame->counted = frame->excused = false;
     frame->blocking = frame->extra = 0;
     current = frame;
 }
@@ -56,6 +58,48 @@ struct worker *worker_self(const struct pool *pool)
         if (frame->pool == pool && frame->worker)
             return frame->worker;
     return NULL;
+}
+
+/* Whether the frame's task is one of those in flight. */
+static bool frame_flies(const struct frame *frame)
+{
+    return frame->kind == FRAME_WORKER ? frame->phase != FRAME_IDLE : frame->counted;
+}
+
+unsigned frame_excuse(struct pool *pool)
+{
+    unsigned n = 0;
+
+    for (struct frame *frame = current; frame; frame = frame->outer)
+        if (frame->pool == pool && frame_flies(frame) && !frame->excused) {
+            frame->excused = true;
+            n++;
+        }
+    return n;
+}
+
+void frame_unexcuse(struct pool *pool, unsigned n)
+{
+    for (struct frame *frame = current; n; frame = frame->outer)
+        if (frame->pool == pool && frame->excused) {
+            frame->excused = false;
+            n--;
+        }
+}
+
+void frame_drop(struct pool *pool, const struct entry *entry, int reason, bool flight)
+{
+    struct frame frame;
+
+    add_relaxed(&pool->dropped, 1); /* a counter; ordered by [end] */
+    if (!entry->dropped)
+        return;
+    frame_push(&frame, pool, NULL);
+    frame.kind = FRAME_DROP;
+    frame.counted = flight;
+    frame.label = entry->label;
+    entry->dropped(entry->arg, reason);
+    frame_pop(&frame);
 }
 
 /* --- landing ---------------------------------------------------------------------------------------------------- */
@@ -83,7 +127,7 @@ void panic_report(struct frame *frame)
         .nframes = frame->nframes,
     };
 
-    frame->open = false;
+    frame->phase = FRAME_CLOSING;
     if (pool->hooks.on_panic)
         pool->hooks.on_panic(pool->hooks.panic_user, &info);
     else
@@ -92,7 +136,7 @@ void panic_report(struct frame *frame)
 
 static _Noreturn void land(struct frame *frame)
 {
-    frame->open = false;
+    frame->phase = FRAME_CLOSING;
     _longjmp(frame->landing, 1);
 }
 
@@ -102,7 +146,7 @@ void rp_panic(const char *fmt, ...)
     va_list args;
 
     va_start(args, fmt);
-    if (!frame || !frame->open) {
+    if (!frame || frame->phase != FRAME_OPEN) {
         static const struct log log = {0};
         char reason[PANIC_REASON];
         vsnprintf(reason, sizeof(reason), fmt, args);
@@ -140,9 +184,9 @@ static bool frame_land(struct frame *frame, const struct entry *entry)
 {
     if (_setjmp(frame->landing))
         return false;
-    frame->open = true;
+    frame->phase = FRAME_OPEN;
     entry->fn(entry->arg);
-    frame->open = false;
+    frame->phase = FRAME_CLOSING;
     return true;
 }
 
@@ -154,6 +198,7 @@ bool frame_run(struct pool *pool, struct worker *worker, const struct entry *ent
     frame_push(&frame, pool, worker);
     frame.label = entry->plain ? NULL : entry->label;
     frame.kind = kind;
+    frame.counted = kind == FRAME_HELP;
     pthread_cleanup_push(frame_exits, &frame);
     returned = frame_land(&frame, entry);
     pthread_cleanup_pop(0);
@@ -220,7 +265,8 @@ static void on_signal(int signal, siginfo_t *info, void *context)
     bool own_fault = info->si_code > 0 && info->si_code != SI_KERNEL; /* of an instruction, not sent */
 
     own_fault |= info->si_code == SI_KERNEL && signal == SIGSEGV; /* a non-canonical address */
-    if (!frame || !frame->open || !frame->worker || !frame->pool->contain_signals || !own_fault) {
+    if (!frame || frame->phase != FRAME_OPEN || !frame->worker || !frame->pool->contain_signals || !own_fault ||
+        rcu_inside()) { /* inside: a fault of the library's, or of what it was handed */
         pass_on(signal, info, context);
         return;
     }

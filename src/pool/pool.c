@@ -59,6 +59,7 @@ void pool_settle(struct pool *pool)
         idle_call_one(pool);
     if (alive > target)
         idle_dismiss(pool, alive - target, INT64_MAX, &oldest);
+    room_target_changed(pool);
 }
 
 int rp_pool_tune(struct rp_pool *handle, unsigned capacity)
@@ -100,7 +101,7 @@ int rp_pool_prewarm(struct rp_pool *handle, unsigned n)
         rc = -ESHUTDOWN;
     } else {
         unsigned before = load_seq(&pool->alive);
-        worker_fill(pool, n, &rc);
+        rc = worker_fill(pool, n);
         unsigned alive = load_seq(&pool->alive);
         rc = rc && alive <= before ? -EAGAIN : (int)alive;
     }
@@ -120,8 +121,14 @@ void pool_dismiss_if_drained(struct pool *pool)
 static bool has_ended(struct pool *pool, bool inside)
 {
     if (inside)
-        return runq_flight(&pool->runq) <= load_seq(&pool->enders_inside);
-    return runq_flight(&pool->runq) == 0 && load_seq(&pool->threads) == 0;
+        return runq_flight(&pool->runq) <= load_seq(&pool->excused);
+    return runq_flight(&pool->runq) == 0 && load_seq(&pool->alive) == 0 && load_seq(&pool->threads) == 0;
+}
+
+static void enders_wake(struct pool *pool)
+{
+    add_seq(&pool->ended, 1);
+    futex_wake(&pool->ended, INT_MAX);
 }
 
 void pool_notify_enders(struct pool *pool)
@@ -130,8 +137,7 @@ void pool_notify_enders(struct pool *pool)
         return;
     if (!has_ended(pool, true) && !has_ended(pool, false) && load_seq(&pool->alive) && runq_closed(&pool->runq))
         return;
-    add_seq(&pool->ended, 1);
-    futex_wake(&pool->ended, INT_MAX);
+    enders_wake(pool);
 }
 
 /* Closes; what is queued meets the policy. Also for a pool that is closed. */
@@ -146,9 +152,8 @@ static void pool_close(struct pool *pool, bool dying)
     if (first)
         log_emit(&pool->log, RP_LOG_INFO, "pool %s: released", pool->name);
     room_wake_all(pool);
-    if (load_seq(&pool->dropping))
-        while (pool_help(pool, -ESHUTDOWN))
-            ;
+    while (load_seq(&pool->dropping) && pool_help(pool, -ESHUTDOWN)) /* until a reboot */
+        ;
     if (runq_ready(&pool->runq))
         idle_call_one(pool);
     pool_dismiss_if_drained(pool);
@@ -166,9 +171,14 @@ int rp_pool_release(struct rp_pool *handle)
     return 0;
 }
 
+/*
+ * Who waits for the end. `inside`: it runs in a task or hook of the pool, so that it cannot wait for all threads to
+ * leave; `excused`: how many tasks in flight cannot end before it does, being those on its own thread.
+ */
 struct ender {
     struct pool *pool;
     bool inside;
+    unsigned excused;
     uint32_t generation;
 };
 
@@ -176,8 +186,8 @@ static void ender_leave(void *arg)
 {
     struct ender *me = arg;
 
-    if (me->inside)
-        sub_seq(&me->pool->enders_inside, 1);
+    frame_unexcuse(me->pool, me->excused);
+    sub_seq(&me->pool->excused, me->excused);
     sub_seq(&me->pool->room.attention, ATTENTION_ENDER);
 }
 
@@ -186,10 +196,10 @@ static void ender_join(struct ender *me)
     struct pool *pool = me->pool;
 
     me->generation = load_seq(&pool->generation);
-    if (me->inside)
-        add_seq(&pool->enders_inside, 1);
+    me->excused = frame_excuse(pool);
+    add_seq(&pool->excused, me->excused);
     add_seq(&pool->room.attention, ATTENTION_ENDER);
-    if (me->inside)
+    if (me->excused)
         pool_notify_enders(pool); /* one less task that others wait for */
 }
 
@@ -293,8 +303,8 @@ int rp_pool_reboot(struct rp_pool *handle)
     rp_lock_release(&pool->lock);
     if (opened) {
         log_emit(&pool->log, RP_LOG_INFO, "pool %s: rebooted", pool->name);
-        pool_notify_enders(pool);
-        worker_fill(pool, pool->standing, &(int){0}); /* what cannot be made now is tried again later */
+        enders_wake(pool);
+        worker_fill(pool, pool->standing); /* what cannot be made now is tried again later */
         pool_settle(pool);
     }
     guest_leave(pool);
@@ -323,6 +333,15 @@ static void guests_await(struct pool *pool)
         futex_wait(&pool->guests, guests, 0);
 }
 
+/* What fires meanwhile may arm itself once more: hence twice. */
+static void timers_end(struct pool *pool)
+{
+    for (int i = 0; i < 2; i++) {
+        timer_cancel_wait(&pool->tick);
+        timer_cancel_wait(&pool->retry);
+    }
+}
+
 /* Waits for the end of a closed pool and frees it: its destroyer, or the reactor for a deferred one. */
 static void pool_finish(struct pool *pool)
 {
@@ -331,16 +350,14 @@ static void pool_finish(struct pool *pool)
 
     ender_join(&me);
     ender_wait(&me, 0, true); /* cannot be rebooted any more */
-    ender_leave(&me);
     handle_empty(handle);
     rcu_wait();
     guests_await(pool);
+    timers_end(pool);
+    ender_wait(&me, 0, true); /* a guest or a timer may have made one more worker */
+    ender_leave(&me);
     rcu_wait();
-    /* What fires now arms itself at most once more, before it sees that the pool is dying. */
-    for (int i = 0; i < 2; i++) {
-        timer_cancel_wait(&pool->tick);
-        timer_cancel_wait(&pool->retry);
-    }
+    timers_end(pool); /* a worker's end arms the tick */
     worker_cache_clear(pool);
     pool_free(pool);
     handle_free(handle);
@@ -486,11 +503,10 @@ static int pool_populate(struct pool *pool, const struct rp_pool_options *o)
 {
     bool trial = o->cpus || o->sched_policy || o->worker_start;
     unsigned n = pool->standing ? pool->standing : trial;
-    int rc;
 
     store_seq(&pool->populating, 1);
-    worker_fill(pool, n, &rc);
-    for (uint32_t seen; !rc && (seen = load_seq(&pool->begun)) < n;)
+    int rc = worker_fill(pool, n);
+    for (uint32_t seen; !rc && !load_seq(&pool->begin_error) && (seen = load_seq(&pool->begun)) < n;)
         futex_wait(&pool->begun, seen, 0);
     store_seq(&pool->populating, 0);
     return rc ? rc : load_seq(&pool->begin_error);

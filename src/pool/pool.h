@@ -28,7 +28,9 @@
  * What runs a task on a thread: the landing place of its panic. Frames nest (a task that helps, a task that the
  * submitter runs itself); the innermost one is current.
  */
-enum { FRAME_WORKER, FRAME_HELP, FRAME_CALLER };
+enum { FRAME_WORKER, FRAME_HELP, FRAME_CALLER, FRAME_DROP };
+/* A task on the frame: none; one that runs, so that a panic may land; one that has ended and is still in flight. */
+enum { FRAME_IDLE, FRAME_OPEN, FRAME_CLOSING };
 
 struct frame {
     jmp_buf landing;
@@ -38,7 +40,9 @@ struct frame {
     const char *label;
     unsigned blocking; /* rp_blocking_begin without its end */
     unsigned extra;    /* how many of these were granted */
-    bool open;         /* a task runs: a panic may land */
+    unsigned phase;    /* FRAME_IDLE, ... */
+    bool counted;      /* its task is in flight even if phase is FRAME_IDLE */
+    bool excused;      /* ... and an ender on this thread has said so */
     unsigned kind;     /* FRAME_*: what else is undone when its thread exits */
     int signal;
     int nframes;
@@ -70,6 +74,7 @@ struct worker {
     bool enlisted;                               /* o: counted in alive */
     bool begun;                  /* o: it got as far as its loop */
     bool started;                /* o: worker_start succeeded */
+    bool panicked;               /* o: its task did, and is not accounted for yet */
     bool limited;                /* o: run_limit was armed for the task */
 
     struct frame frame;         /* o */
@@ -129,6 +134,7 @@ struct pool {
     unsigned extra;                     /* l: workers granted beyond capacity for blocked ones */
     _Atomic uint64_t retired_tasks, retired_panics; /* l: tallies of freed descriptors; r */
     _Atomic uint64_t retirements;                   /* l: odd while these and the table change; r */
+    struct rp_lock dismiss_lock;                    /* taking the idle stack to end some of it */
     struct rp_lock attr_lock;                       /* the stack in attr, while a thread is made from it */
 
     struct timer tick;                  /* expiry */
@@ -140,7 +146,7 @@ struct pool {
 
     _Atomic uint32_t guests;            /* calls that are in the pool outside of an RCU section */
     _Atomic uint32_t ended;             /* futex: bumped when something that an ender waits for may be true */
-    _Atomic uint32_t enders_inside;     /* tasks of this pool that wait in release_until */
+    _Atomic uint32_t excused;           /* tasks in flight that wait for the end themselves */
     _Atomic uint32_t generation;        /* reboots so far */
     _Atomic uint32_t begun;             /* futex: workers that have begun, or failed to */
     _Atomic uint32_t populating;        /* create waits for that */
@@ -150,7 +156,7 @@ struct pool {
     struct work reap;
 
     /* Off the hot path: counters of what happens beside the workers. */
-    _Atomic uint64_t spawned, spawn_failures, expired, rejected, dropped, ran_elsewhere, panicked_elsewhere;
+    _Atomic uint64_t spawned, expired, rejected, dropped, ran_elsewhere, panicked_elsewhere;
 };
 
 /* --- handle.c: a pool's public face, whose memory outlives it --------------------------------------------------- */
@@ -194,8 +200,8 @@ int worker_spawn(struct pool *pool, bool searching);
 int worker_add(struct pool *pool, bool searching);
 /* Makes sure that at least one worker lives. */
 int worker_ensure(struct pool *pool);
-/* Makes workers until n live or the target is reached; returns how many of those could not be made, the error in *rc. */
-unsigned worker_fill(struct pool *pool, unsigned n, int *rc);
+/* Makes workers until n live or the target is reached; the error if one could not be made. Stops at a close. */
+int worker_fill(struct pool *pool, unsigned n);
 /* A worker could not be made, or could not start: uncounts it and sees to another try. */
 void worker_failed(struct pool *pool, bool searching, int rc);
 void worker_retry_later(struct pool *pool, int rc);
@@ -234,6 +240,11 @@ void frame_pop(struct frame *frame);
 bool frame_inside(const struct pool *pool);
 /* Runs the entry in a frame of its own: for a task that helps, or whose submitter runs it. true: it returned. */
 bool frame_run(struct pool *pool, struct worker *worker, const struct entry *entry, unsigned kind);
+/* Calls the entry's dropped, in a frame that no panic lands in, and counts it; `flight`: the task is in flight. */
+void frame_drop(struct pool *pool, const struct entry *entry, int reason, bool flight);
+/* Marks the tasks in flight on this thread that no outer ender has marked, and returns how many; takes n marks back. */
+unsigned frame_excuse(struct pool *pool);
+void frame_unexcuse(struct pool *pool, unsigned n);
 /* A task has landed in the frame, or its thread exits: tells the handler. */
 void panic_report(struct frame *frame);
 int panic_contain_signals(void);
@@ -249,6 +260,8 @@ int room_claim(struct pool *pool, unsigned class, int64_t deadline, uint64_t *po
 /* There is room, or may be: tells the first blocked submitter. */
 void room_signal(struct pool *pool);
 void room_wake_all(struct pool *pool);
+/* The target may have shrunk to the number of workers that block here. */
+void room_target_changed(struct pool *pool);
 static inline unsigned room_blocked(const struct pool *pool)
 {
     return (uint32_t)load_seq(&pool->room.attention);

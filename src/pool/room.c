@@ -86,6 +86,15 @@ void room_wake_all(struct pool *pool)
     rp_lock_release(&pool->room.lock);
 }
 
+void room_target_changed(struct pool *pool)
+{
+    rp_lock_acquire(&pool->room.lock);
+    bool stuck = pool->room.inside && pool->room.inside >= load_seq(&pool->target);
+    rp_lock_release(&pool->room.lock);
+    if (stuck)
+        room_wake_all(pool); /* those inside look again whether they must be stood in for */
+}
+
 static int waiter_join(struct pool *pool, struct waiter *me, bool inside)
 {
     struct room *room = &pool->room;

@@ -65,8 +65,8 @@ int runq_add_class(struct runq *q, unsigned class)
     struct ring *ring = ring_create(q->allocator, q->size);
     if (!ring)
         return -ENOMEM;
-    store_release(&q->rings[class], ring);
-    store_seq(&q->sides, 1);
+    store_seq(&q->sides, 1); /* first: a task in the ring must be looked for */
+    store_seq(&q->rings[class], ring);
     return 0;
 }
 
@@ -86,12 +86,13 @@ static inline struct slot *slot_at(const struct ring *ring, uint64_t position)
 /* How many more tasks the limit admits at this tail, reloading done only when the remembered one admits none. */
 static unsigned room_at(struct runq *q, uint64_t tail, unsigned want)
 {
-    uint32_t limit = load_acquire(&q->limit);
-    uint32_t flight = (tail_accepted(tail) - load_relaxed(&q->done_seen)) & FLIGHT_MASK; /* stale: only too high */
+    uint32_t limit = load_seq(&q->limit);
+    uint32_t seen = load_relaxed(&q->done_seen); /* stale: flight is only too high */
+    uint32_t flight = (tail_accepted(tail) - seen) & FLIGHT_MASK;
 
     if (flight + want > limit) {
         uint32_t done = (uint32_t)load_seq(&q->done); /* pairs with [end] in worker.c */
-        store_relaxed(&q->done_seen, done);
+        cas_relaxed(&q->done_seen, &seen, done);      /* unless somebody remembered a later one */
         flight = (tail_accepted(tail) - done) & FLIGHT_MASK;
         if (flight >= FLIGHT_MAX) /* done has passed a stale tail: the CAS will find out */
             flight = 0;
@@ -122,7 +123,7 @@ static int slots_free(const struct ring *ring, uint64_t position, unsigned n)
 {
     int64_t distance = ahead(load_acquire(&slot_at(ring, position + n - 1)->sequence), position + n - 1);
 
-    return distance == 0 ? 0 : distance < 0 ? -EBUSY : -EAGAIN; /* -EAGAIN: the tail that we saw is stale */
+    return distance == 0 ? 0 : -EBUSY; /* above 0: the position is stale */
 }
 
 static unsigned ring_room(const struct ring *ring, uint64_t position, unsigned n)
@@ -134,46 +135,75 @@ static unsigned ring_room(const struct ring *ring, uint64_t position, unsigned n
     return room < n ? (unsigned)room : n;
 }
 
-int runq_claim(struct runq *q, unsigned class, unsigned n, bool newcomer, uint64_t *first)
+/* One look at the tail; n is how many are wanted, and become how many there are. 0: claim them by a CAS from `tail`. */
+static int claim_look(struct runq *q, uint64_t tail, bool newcomer, unsigned *n)
 {
-    struct ring *ring = load_acquire(&q->rings[class]);
-    uint64_t tail = load_relaxed(&q->tail); /* validated by the CAS */
+    if (tail & TAIL_CLOSED)
+        return -ESHUTDOWN;
+    unsigned room = room_at(q, tail, *n);
+    if (room == 0 || (newcomer && gate_shut(q, tail)))
+        return -EAGAIN;
+    if (room < *n)
+        *n = room;
+    return 0;
+}
+
+static int claim_normal(struct runq *q, unsigned n, bool newcomer, uint64_t *first)
+{
+    struct ring *ring = load_relaxed(&q->rings[CLASS_NORMAL]); /* constant since creation */
+    uint64_t tail = load_relaxed(&q->tail);                    /* validated by the CAS */
 
     for (;;) {
-        if (tail & TAIL_CLOSED)
-            return -ESHUTDOWN;
-        unsigned take = room_at(q, tail, n);
-        if (take == 0 || (newcomer && gate_shut(q, tail))) {
+        uint64_t position = tail & POSITION_MASK;
+        unsigned take = n;
+        int rc = claim_look(q, tail, newcomer, &take);
+        if (!rc && take > 1 && !(take = ring_room(ring, position, take)))
+            rc = -EBUSY;
+        if (!rc)
+            rc = slots_free(ring, position, take);
+        if (rc) {
             uint64_t now = load_seq(&q->tail);
             if (now == tail)
-                return -EAGAIN;
+                return rc;
             tail = now;
-            continue;
-        }
-        if (take > n)
-            take = n;
-        if (class != CLASS_NORMAL) {
-            if (ring_room(ring, load_relaxed(&ring->tail) & POSITION_MASK, 1) == 0)
-                return -EBUSY;
-        } else {
-            uint64_t position = tail & POSITION_MASK;
-            if (take > 1)
-                take = ring_room(ring, position, take);
-            int rc = take ? slots_free(ring, position, take) : -EBUSY;
-            if (rc) {
-                uint64_t now = load_relaxed(&q->tail);
-                if (rc == -EBUSY && now == tail)
-                    return rc;
-                tail = now;
-                continue;
-            }
-        }
-        if (cas_seq(&q->tail, &tail, tail_plus(tail, class, take))) {
-            /* Side claims race for the ring's room after the check above: runq_publish waits for the slot if need be. */
-            *first = class == CLASS_NORMAL ? tail & POSITION_MASK : add_relaxed(&ring->tail, take) & POSITION_MASK;
+        } else if (cas_seq(&q->tail, &tail, tail_plus(tail, CLASS_NORMAL, take))) {
+            *first = position;
             return (int)take;
         }
     }
+}
+
+/* Under the ring's lock, since its room and the claim are two words; the holder is in and out without a wait. */
+static int claim_side(struct runq *q, unsigned class, unsigned n, bool newcomer, uint64_t *first)
+{
+    struct ring *ring = load_seq(&q->rings[class]);
+
+    rp_lock_acquire(&ring->claim_lock);
+    uint64_t position = load_relaxed(&ring->tail) & POSITION_MASK; /* under the lock */
+    uint64_t tail = load_seq(&q->tail);
+    int rc;
+    for (;;) {
+        unsigned take = ring_room(ring, position, n);
+        rc = take ? claim_look(q, tail, newcomer, &take) : -EBUSY;
+        if (rc) {
+            uint64_t now = load_seq(&q->tail);
+            if (now == tail)
+                break;
+            tail = now;
+        } else if (cas_seq(&q->tail, &tail, tail_plus(tail, class, take))) {
+            store_relaxed(&ring->tail, position + take); /* under the lock */
+            *first = position;
+            rc = (int)take;
+            break;
+        }
+    }
+    rp_lock_release(&ring->claim_lock);
+    return rc;
+}
+
+int runq_claim(struct runq *q, unsigned class, unsigned n, bool newcomer, uint64_t *first)
+{
+    return class == CLASS_NORMAL ? claim_normal(q, n, newcomer, first) : claim_side(q, class, n, newcomer, first);
 }
 
 /* --- publish and take ------------------------------------------------------------------------------------------- */
@@ -284,7 +314,7 @@ bool runq_ready(struct runq *q)
     if (!load_seq(&q->sides))
         return false;
     for (unsigned c = CLASS_HIGH; c <= CLASS_LOW; c++) {
-        struct ring *ring = load_acquire(&q->rings[c]);
+        struct ring *ring = load_seq(&q->rings[c]);
         if (ring && ring_ready(ring))
             return true;
     }

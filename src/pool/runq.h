@@ -24,6 +24,7 @@
 
 #include "base/atomic.h"
 
+#include <ringpool/lock.h>
 #include <ringpool/pool.h>
 
 #include <stdalign.h>
@@ -68,8 +69,9 @@ _Static_assert(sizeof(struct slot) == 64, "a slot is one cache line");
 struct ring {
     uint64_t mask; /* size - 1; constant */
     struct slot *slots;
+    struct rp_lock claim_lock; /* side classes: from the look at the ring's room to the claim */
     alignas(CACHE_APART) _Atomic uint64_t head; /* next position to take; workers, by CAS */
-    alignas(CACHE_APART) _Atomic uint64_t tail; /* next position to claim; side classes only, by fetch-add */
+    alignas(CACHE_APART) _Atomic uint64_t tail; /* next position to claim; side classes only, under claim_lock */
 };
 
 /*
@@ -96,7 +98,7 @@ int runq_add_class(struct runq *q, unsigned class);
 /*
  * Claims up to n positions of a class. Returns how many (their first in *first), or
  * -ESHUTDOWN: closed; -EAGAIN: no room (or `newcomer`, and the gate is shut in favour of blocked submitters);
- * -EBUSY: room in flight but not in the ring: either its consumer is just leaving the slot, or the ring holds as many
+ * -EBUSY: room in flight but not in the ring: either a consumer is just leaving the slot, or the ring holds as many
  * tasks as it can while workers are still to be made.
  */
 int runq_claim(struct runq *q, unsigned class, unsigned n, bool newcomer, uint64_t *first);
@@ -136,7 +138,7 @@ static inline uint32_t tail_accepted(uint64_t tail)
 /* Whether one more task would be within the limit. Sequentially consistent: a blocked submitter's re-check. */
 static inline bool runq_has_room(struct runq *q)
 {
-    return ((tail_accepted(load_seq(&q->tail)) - (uint32_t)load_seq(&q->done)) & FLIGHT_MASK) < load_relaxed(&q->limit);
+    return ((tail_accepted(load_seq(&q->tail)) - (uint32_t)load_seq(&q->done)) & FLIGHT_MASK) < load_seq(&q->limit);
 }
 
 #endif

@@ -18,6 +18,8 @@
 #include <stdio.h>
 #include <string.h>
 
+/* How many descriptors a spawn looks at: a thread that has just retired may not be gone yet. */
+#define CACHE_TRIES 8
 #define RETRY_FIRST_NS INT64_C(1000000)
 #define RETRY_MOST_NS INT64_C(1000000000)
 
@@ -63,20 +65,40 @@ static void descriptor_free(struct pool *pool, struct worker *worker)
     alloc_free_aligned(&pool->allocator, worker);
 }
 
-/* The most recently ended worker's descriptor: its stack is the warmest. */
+/*
+ * Whether no thread stands on the descriptor's stack any more. One that has retired may still run destructors of
+ * thread-local data, for as long as it likes, and even call us from there: so this never waits.
+ */
+static bool descriptor_settled(struct worker *worker)
+{
+    if (worker->joinable && pthread_tryjoin_np(worker->thread, NULL))
+        return false;
+    worker->joinable = false;
+    return true;
+}
+
+/* The most recently ended worker's descriptor, whose stack is the warmest, of the first few that can be used. */
 static struct worker *cache_take(struct pool *pool)
 {
-    struct worker *worker = NULL;
+    struct cds_list_head *generations[] = {&pool->fresh, &pool->victim};
+    struct worker *worker, *found = NULL;
+    int tries = CACHE_TRIES;
 
     rp_lock_acquire(&pool->lock);
-    struct cds_list_head *from = cds_list_empty(&pool->fresh) ? &pool->victim : &pool->fresh;
-    if (!cds_list_empty(from)) {
-        worker = cds_list_first_entry(from, struct worker, cache);
-        cds_list_del(&worker->cache);
-        pool->cached--;
-    }
+    for (unsigned i = 0; i < 2 && !found && tries; i++)
+        cds_list_for_each_entry(worker, generations[i], cache)
+        {
+            if (descriptor_settled(worker)) {
+                found = worker;
+                cds_list_del(&worker->cache);
+                pool->cached--;
+                break;
+            }
+            if (--tries == 0)
+                break;
+        }
     rp_lock_release(&pool->lock);
-    return worker;
+    return found;
 }
 
 static void cache_put_locked(struct pool *pool, struct worker *worker)
@@ -84,14 +106,6 @@ static void cache_put_locked(struct pool *pool, struct worker *worker)
     store_release(&worker->state, RP_WORKER_STOPPED);
     cds_list_add(&worker->cache, &pool->fresh);
     pool->cached++;
-}
-
-/* The thread is past worker_retire, so this is short. */
-static void descriptor_join(struct worker *worker)
-{
-    if (worker->joinable)
-        pthread_join(worker->thread, NULL);
-    worker->joinable = false;
 }
 
 /* --- threads ---------------------------------------------------------------------------------------------------- */
@@ -123,20 +137,20 @@ static int thread_start(struct pool *pool, struct worker *worker)
 }
 
 /*
- * What `alive` and, if so, the searching count promised is not to be had. The count is given back as by a searcher that
- * parks: whoever parked meanwhile saw it and relied on it, so the look is made here. If nobody is parked the retry
- * stands for it.
+ * What `alive` and, if so, the searching count promised is not to be had. Both are given back first; then whoever
+ * parked meanwhile and relied on the count is called, as by a searcher that leaves; and last the retry is armed, whose
+ * look stands for all others.
  */
 void worker_failed(struct pool *pool, bool searching, int rc)
 {
-    add_relaxed(&pool->spawn_failures, 1); /* a counter */
-    worker_retry_later(pool, rc);
+    store_seq(&pool->spawn_failing, 1);
     sub_seq(&pool->alive, 1);
     if (searching) {
         uint64_t word = sub_seq(&pool->idle.word, IDLE_SEARCHER);
-        if (idle_searching(word) == 1 && idle_top(word) && runq_ready(&pool->runq))
+        if (idle_searching(word) == 1 && idle_top(word) && runq_ready(&pool->runq) && !rcu_attach())
             idle_call_one(pool);
     }
+    worker_retry_later(pool, rc);
     pool_notify_enders(pool);
 }
 
@@ -145,9 +159,7 @@ static int spawn_counted(struct pool *pool, bool searching)
     struct worker *worker = cache_take(pool);
     int rc = 0;
 
-    if (worker)
-        descriptor_join(worker);
-    else
+    if (!worker)
         rc = descriptor_create(pool, &worker);
     if (rc)
         return rc;
@@ -164,6 +176,7 @@ static int spawn_counted(struct pool *pool, bool searching)
     rp_lock_acquire(&pool->lock);
     cache_put_locked(pool, worker);
     sub_seq(&pool->threads, 1);
+    pool_maybe_reap(pool);
     rp_lock_release(&pool->lock);
     return rc;
 }
@@ -200,19 +213,19 @@ int worker_ensure(struct pool *pool)
     return rc && load_seq(&pool->alive) ? 0 : rc;
 }
 
-unsigned worker_fill(struct pool *pool, unsigned n, int *rc)
+/* As many attempts as are missing at first: workers that do not stay, or that others end, are not made for ever. */
+int worker_fill(struct pool *pool, unsigned n)
 {
-    *rc = 0;
-    for (;;) {
-        unsigned alive = load_seq(&pool->alive), target = load_seq(&pool->target);
-        unsigned want = n < target ? n : target;
+    uint32_t alive = load_seq(&pool->alive);
 
-        if (alive >= want)
+    for (unsigned tries = n > alive ? n - alive : 0; tries; tries--) {
+        if (runq_closed(&pool->runq) || load_seq(&pool->begin_error))
             return 0;
-        *rc = worker_add(pool, false);
-        if (*rc && load_seq(&pool->alive) < want)
-            return want - load_seq(&pool->alive);
+        int rc = worker_add(pool, false);
+        if (rc)
+            return load_seq(&pool->alive) >= load_seq(&pool->target) ? 0 : rc;
     }
+    return 0;
 }
 
 /* --- trying again ----------------------------------------------------------------------------------------------- */
@@ -228,7 +241,6 @@ void worker_retry_later(struct pool *pool, int rc)
     pool->retry_ns = first ? RETRY_FIRST_NS : pool->retry_ns * 2 < RETRY_MOST_NS ? pool->retry_ns * 2 : RETRY_MOST_NS;
     int64_t due = rp_after(pool->retry_ns);
     rp_lock_release(&pool->lock);
-    store_seq(&pool->spawn_failing, 1);
     timer_arm(&pool->retry, due);
     if (first)
         log_emit(&pool->log, RP_LOG_WARNING, "pool %s: a worker could not be made: %s", pool->name, rp_strerror(rc));
@@ -249,8 +261,7 @@ void worker_retry_fire(struct timer *timer)
     store_seq(&pool->spawn_failing, 0);
     if (runq_ready(&pool->runq))
         idle_call_one(pool);
-    else if (load_seq(&pool->alive) < pool->min_workers && !runq_closed(&pool->runq))
-        worker_add(pool, false);
+    worker_fill(pool, pool->min_workers);
 }
 
 /* --- the end of a worker ---------------------------------------------------------------------------------------- */
@@ -270,50 +281,80 @@ void worker_retire(struct worker *worker)
     rp_lock_release(&pool->lock);
 }
 
-/* Ends a list of cached descriptors: one grace period for all. Not under the lock, not in a section. */
-static void cache_free(struct pool *pool, struct cds_list_head *list)
+/* Takes descriptors out of the table, and what their workers counted into the pool's own tally. */
+static void cache_unlist_locked(struct pool *pool, struct cds_list_head *list)
 {
-    struct worker *worker, *next;
+    struct worker *worker;
 
-    if (cds_list_empty(list))
-        return;
-    rp_lock_acquire(&pool->lock);
     add_seq(&pool->retirements, 1); /* odd: a snapshot that sums up now tries again */
     cds_list_for_each_entry(worker, list, cache)
     {
         table_take(&pool->table, worker->number);
         add_relaxed(&pool->retired_tasks, load_relaxed(&worker->tasks)); /* its thread has retired, under this lock */
         add_relaxed(&pool->retired_panics, load_relaxed(&worker->panics));
+        pool->cached--;
     }
     add_seq(&pool->retirements, 1);
-    rp_lock_release(&pool->lock);
+}
+
+/* One grace period for all of a list that is out of the table. Not under the lock, not in a section. */
+static void cache_free(struct pool *pool, struct cds_list_head *list)
+{
+    struct worker *worker, *next;
+
+    if (cds_list_empty(list))
+        return;
     rcu_wait();
-    cds_list_for_each_entry_safe(worker, next, list, cache)
-    {
-        descriptor_join(worker);
-        descriptor_free(pool, worker);
-    }
+    cds_list_for_each_entry_safe(worker, next, list, cache) descriptor_free(pool, worker);
 }
 
 void worker_cache_age(struct pool *pool)
 {
     CDS_LIST_HEAD(unused);
-    struct worker *worker;
+    struct worker *worker, *next;
 
     rp_lock_acquire(&pool->lock);
-    cds_list_splice(&pool->victim, &unused);
-    CDS_INIT_LIST_HEAD(&pool->victim);
-    cds_list_for_each_entry(worker, &unused, cache) pool->cached--;
+    cds_list_for_each_entry_safe(worker, next, &pool->victim, cache)
+    {
+        if (descriptor_settled(worker)) /* else it is a victim once more */
+            cds_list_move(&worker->cache, &unused);
+    }
+    cache_unlist_locked(pool, &unused);
     cds_list_splice(&pool->fresh, &pool->victim);
     CDS_INIT_LIST_HEAD(&pool->fresh);
     rp_lock_release(&pool->lock);
     cache_free(pool, &unused);
 }
 
+/* The last join of a worker. A destructor of thread-local data that destroys the pool runs on one: its stack is lost. */
+static void descriptor_join(struct worker *worker)
+{
+    if (!worker->joinable)
+        return;
+    if (pthread_equal(worker->thread, pthread_self())) {
+        pthread_detach(worker->thread);
+        worker->stack = (struct stack){0};
+    } else {
+        pthread_join(worker->thread, NULL);
+    }
+    worker->joinable = false;
+}
+
 void worker_cache_clear(struct pool *pool)
 {
-    worker_cache_age(pool);
-    worker_cache_age(pool);
+    CDS_LIST_HEAD(all);
+    struct worker *worker;
+    int cancel;
+
+    rp_lock_acquire(&pool->lock);
+    cds_list_splice(&pool->fresh, &all);
+    cds_list_splice(&pool->victim, &all);
+    cache_unlist_locked(pool, &all);
+    rp_lock_release(&pool->lock);
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel); /* pthread_join is a cancellation point */
+    cds_list_for_each_entry(worker, &all, cache) descriptor_join(worker);
+    pthread_setcancelstate(cancel, &cancel);
+    cache_free(pool, &all);
 }
 
 unsigned worker_cached(struct pool *pool)

@@ -109,9 +109,6 @@ static int task_read(const struct rp_task *task, struct entry *entry, struct how
         return -EINVAL;
     if (task->ctx || task->cq)
         return -ENOTSUP;
-    int rc = deadline_check(task->deadline);
-    if (rc)
-        return rc;
     *entry = (struct entry){
         .fn = task->fn,
         .arg = task->arg,
@@ -123,7 +120,7 @@ static int task_read(const struct rp_task *task, struct entry *entry, struct how
         .plain = !task->dropped && !task->label && !task->deadline && !task->timeout,
     };
     *how = (struct how){.class = (unsigned)task->priority, .overload = task->overload, .deadline = task->deadline};
-    return 0;
+    return deadline_check(task->deadline); /* last: a batch reads a task again whose deadline may have passed since */
 }
 
 int rp_pool_submit_task(struct rp_pool *pool, const struct rp_task *task)
@@ -173,7 +170,7 @@ static unsigned batch_claim(const struct rp_pool *handle, const struct rp_task *
     }
     for (int i = 0; i < claimed; i++) {
         task_read(&tasks[i], &entry, &how); /* a deadline that has passed since the check is met at the dequeue */
-        runq_publish(&pool->runq, how.class, position + (unsigned)i, &entry, i + 1 == claimed);
+        runq_publish(&pool->runq, (unsigned)tasks[0].priority, position + (unsigned)i, &entry, i + 1 == claimed);
     }
     wake_and_exit(pool); /* one decision: the wake chain does the rest */
     return (unsigned)claimed;
@@ -210,9 +207,7 @@ int rp_pool_submit_batch(struct rp_pool *pool, const struct rp_task *tasks, unsi
 static void end_here(struct pool *pool, const struct entry *entry, int reason)
 {
     if (reason) {
-        if (entry->dropped)
-            entry->dropped(entry->arg, reason);
-        add_relaxed(&pool->dropped, 1); /* a counter */
+        frame_drop(pool, entry, reason, false);
     } else if (frame_run(pool, NULL, entry, FRAME_CALLER)) {
         add_relaxed(&pool->ran_elsewhere, 1); /* a counter */
     } else {

@@ -53,9 +53,7 @@ void task_ended(struct pool *pool)
 
 void task_drop(struct pool *pool, const struct entry *entry, int reason)
 {
-    if (entry->dropped)
-        entry->dropped(entry->arg, reason);
-    add_relaxed(&pool->dropped, 1); /* a counter */
+    frame_drop(pool, entry, reason, true);
     task_ended(pool);
 }
 
@@ -89,7 +87,7 @@ static void task_left(struct worker *worker)
 {
     struct frame *frame = &worker->frame;
 
-    frame->open = false;
+    frame->phase = FRAME_CLOSING;
     if (__builtin_expect(frame->blocking != 0, 0))
         extra_settle(frame);
     if (__builtin_expect(worker->limited, 0)) {
@@ -116,16 +114,19 @@ static void worker_run(struct worker *worker, const struct entry *entry)
         store_release(&worker->label, label);
     store_relaxed(&worker->since, coarse_now()); /* a report's figure */
     worker->frame.label = label;
-    worker->frame.open = true;
+    worker->frame.phase = FRAME_OPEN;
     if (__builtin_expect(entry->timeout != 0, 0)) {
         worker->limited = true;
         run_limited(worker, entry);
     } else {
         entry->fn(entry->arg);
     }
+    if (__builtin_expect(load_relaxed(&pool->forked) != 0, 0)) /* a child of the task's: see worker_loop */
+        return;
     task_left(worker);
     store_relaxed(&worker->tasks, load_relaxed(&worker->tasks) + 1); /* own word; ordered by [end] */
     task_ended(pool);
+    worker->frame.phase = FRAME_IDLE;
 }
 
 /* The task of the worker's own frame did not return. */
@@ -135,6 +136,7 @@ static void worker_panicked(struct worker *worker)
     store_relaxed(&worker->panics, load_relaxed(&worker->panics) + 1); /* own word; ordered by [end] */
     panic_report(&worker->frame);
     task_ended(worker->pool);
+    worker->frame.phase = FRAME_IDLE;
 }
 
 bool pool_help(struct pool *pool, int drop)
@@ -207,6 +209,11 @@ static bool worker_leave(struct worker *worker, unsigned floor, bool *searching)
             return false;
     } while (!cas_seq(&pool->alive, &alive, alive - 1));
     worker->enlisted = false;
+    if (!runq_closed(&pool->runq) && alive - 1 < pool->min_workers) { /* a reboot counted on us */
+        worker->enlisted = true;
+        add_seq(&pool->alive, 1);
+        return false;
+    }
     if (!runq_ready(&pool->runq))
         return true;
     rcu_enter();
@@ -233,6 +240,8 @@ static void worker_loop(struct worker *worker, bool searching)
                 searching = false;
             }
             worker_run(worker, &entry);
+            if (__builtin_expect(load_relaxed(&pool->forked) != 0, 0))
+                return; /* in a child that returned from the task that forked: it ends as a thread does */
             if (__builtin_expect(is_surplus(pool), 0) &&
                 worker_leave(worker, load_seq(&pool->target), &searching))
                 return;
@@ -325,7 +334,7 @@ static void worker_exits(void *arg)
     struct worker *worker = arg;
     struct pool *pool = worker->pool;
 
-    if (worker->frame.open) {
+    if (worker->frame.phase != FRAME_IDLE) {
         snprintf(worker->frame.reason, sizeof(worker->frame.reason), "the task ended its thread: pthread_exit or cancellation");
         worker->frame.nframes = 0;
         worker->frame.signal = 0;
@@ -336,22 +345,35 @@ static void worker_exits(void *arg)
         if (worker->begun)
             worker_spawn(pool, false);
         else
-            worker_failed(pool, worker->born_searching, -ECANCELED);
+            worker_failed(pool, worker->born_searching, -ECANCELED); /* still as it was born */
     }
     if (!worker->begun)
         worker_reports(pool, -ECANCELED);
     worker_end(worker);
 }
 
-/* Apart from worker_main, whose locals would be lost at the landing. */
-static void worker_work(struct worker *worker)
+/*
+ * true: a task panicked, and the caller calls again. A function of its own, as the jump loses the locals of the one
+ * that set the landing.
+ */
+static bool worker_work(struct worker *worker)
 {
-    if (_setjmp(worker->frame.landing) == 0) {
-        worker_loop(worker, worker->born_searching);
-    } else {
-        worker_panicked(worker); /* may land here again: each panic of a task does */
-        worker_loop(worker, false);
-    }
+    if (_setjmp(worker->frame.landing))
+        return true;
+    bool searching = worker->born_searching;
+    worker->born_searching = false;
+    worker_loop(worker, searching);
+    return false;
+}
+
+/* Until a task panics or the worker leaves. The pop forgets the cleanup handlers that a panicked task had pushed. */
+static void worker_shift(struct worker *worker)
+{
+    pthread_cleanup_push(worker_exits, worker);
+    if (worker->panicked)
+        worker_panicked(worker);
+    worker->panicked = worker_work(worker);
+    pthread_cleanup_pop(0);
 }
 
 void *worker_main(void *arg)
@@ -360,10 +382,12 @@ void *worker_main(void *arg)
     struct pool *pool = worker->pool;
 
     worker->submitter_cpu = -1;
-    worker->begun = worker->started = false;
+    worker->begun = worker->started = worker->panicked = false;
     frame_push(&worker->frame, pool, worker);
-    pthread_cleanup_push(worker_exits, worker);
-    int rc = worker_begin(worker);
+    int rc;
+    pthread_cleanup_push(worker_exits, worker); /* for worker_start */
+    rc = worker_begin(worker);
+    pthread_cleanup_pop(0);
     if (rc) {
         worker->enlisted = false;
         worker_failed(pool, worker->born_searching, rc);
@@ -373,9 +397,12 @@ void *worker_main(void *arg)
         worker_reports(pool, 0);
         worker_retry_settled(pool);
         store_release(&worker->state, RP_WORKER_IDLE);
-        worker_work(worker);
+        do
+            worker_shift(worker);
+        while (worker->panicked);
     }
-    pthread_cleanup_pop(0);
+    if (load_relaxed(&pool->forked)) /* constant in this process */
+        return NULL;
     worker_end(worker);
     return NULL;
 }

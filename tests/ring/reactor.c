@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "support.h"
@@ -411,7 +412,7 @@ static void *produce(void *argument)
     return NULL;
 }
 
-/* Adversary: three producers and a thread that goes to sleep between. Holds: each producer's order, and none is lost. */
+/* Adversary: three producers, and a thread that sleeps between. Holds: the order of each producer; none is lost. */
 BACKENDS(reactor, work_runs_once_in_order_of_posting)
 {
     struct order order = {.ran = 0};
@@ -662,4 +663,17 @@ BACKENDS(reactor, an_idle_reactor_does_not_wake)
     cr_assert_leq(sleeps_of(tid), before + 1);
     timer_cancel(&alarm.timer);
     reactor_put(reactor);
+}
+
+BACKENDS(reactor, a_missing_thread_is_reported_and_leaves_nothing)
+{
+    unsigned descriptors = count_descriptors();
+    struct reactor *reactor;
+    reactor_put(get(backend, false)); /* what is made once per process is there */
+    deny_call(SYS_clone3, EAGAIN, false);
+    for (int own = 0; own < 2; own++) {
+        cr_assert_eq(reactor_get(&reactor, backend, own), -EAGAIN);
+        cr_assert_null(reactor);
+    }
+    cr_assert_eq(count_descriptors(), descriptors);
 }

@@ -52,7 +52,8 @@ void deny_call(long number, int error, bool everywhere)
     };
     struct sock_fprog program = {.len = sizeof code / sizeof code[0], .filter = code};
     cr_assert_eq(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
-    cr_assert_eq(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, everywhere ? SECCOMP_FILTER_FLAG_TSYNC : 0, &program), 0);
+    unsigned flags = everywhere ? SECCOMP_FILTER_FLAG_TSYNC : 0;
+    cr_assert_eq(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program), 0);
 }
 
 static unsigned count_entries(const char *path)
