@@ -55,7 +55,7 @@ SUPPORT_SRC := $(filter-out $(addprefix tests/support/,deny_io_uring.c tsan_rand
 SANITIZE_SRC := $(if $(findstring thread,$(SANITIZE)),tests/support/tsan_rand.c) \
     $(if $(findstring address,$(SANITIZE)),tests/support/leak_check.c)
 TEST_SRC := $(sort $(foreach floor,base ring pool tools,$(wildcard tests/$(floor)/*.c))) $(SUPPORT_SRC) $(SANITIZE_SRC)
-STRESS_SRC := $(sort $(wildcard tests/stress/*.c)) $(SUPPORT_SRC) $(SANITIZE_SRC)
+STRESS_SRC := $(sort $(wildcard tests/stress/*.c))
 CANARY_SRC := $(sort $(wildcard tests/support/canary_*.c)) $(SANITIZE_SRC)
 HEADERS := $(sort $(wildcard include/*.h include/*/*.h))
 
@@ -222,9 +222,10 @@ check-sanitized: $(CANARY) $(RUNNER) $(COMMAND) $(DENY)
 	$(Q)$(RUN) epoll $(RUNNER)
 
 .PHONY: stress bench demo
-stress: $(STRESS) $(DENY) ## the long randomised tests, on both backends
-	$(Q)$(RUN) io_uring $(STRESS)
-	$(Q)$(RUN) epoll $(STRESS)
+MINUTES ?= 2
+SEEDS ?= 4
+stress: $(STRESS) ## the randomised ledger over SEEDS seeds, on both backends, for MINUTES
+	$(Q)BUILD='$(BUILD)' tests/stress/run.sh $(MINUTES) $(SEEDS) $(SEED)
 
 bench: $(BUILD)/ringpool ## the benchmarks (ARGS chooses)
 	$(Q)$(BUILD)/ringpool bench $(ARGS)

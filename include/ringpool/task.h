@@ -85,7 +85,8 @@ RP_API void rp_heartbeat(void);
  * Brackets a part of a task that blocks (on I/O, a lock, a child): between begin and end the pool may run one more
  * worker in its place, within the option max_extra. Begin and end nest. begin: 0 when the pool may grow by one,
  * -EAGAIN when the bound is reached (end must be called all the same), -EPERM outside a task. end: 0, or -EPERM
- * without a begin in the same task; a task that ends in between has it ended. Does not block.
+ * without a begin in the same task; a task that ends in between has it ended. In a task that its submitter runs
+ * (caller-runs) on a thread of its own they do nothing, as no worker is held up. Does not block.
  */
 RP_API int rp_blocking_begin(void);
 RP_API int rp_blocking_end(void);

@@ -41,10 +41,10 @@ int rp_blocking_begin(void)
 {
     struct frame *frame = frame_current();
 
-    if (!frame || frame->phase != FRAME_OPEN || !frame->worker)
+    if (!frame || frame->phase != FRAME_OPEN)
         return -EPERM;
-    if (frame->blocking++)
-        return 0; /* the outer bracket asked already */
+    if (frame->blocking++ || !frame->worker)
+        return 0; /* the outer bracket asked already; or the submitter runs the task, and no worker is held up */
     if (!extra_grant(frame->pool))
         return -EAGAIN;
     frame->extra++;

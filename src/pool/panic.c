@@ -66,6 +66,17 @@ static bool frame_flies(const struct frame *frame)
     return frame->kind == FRAME_WORKER ? frame->phase != FRAME_IDLE : frame->counted;
 }
 
+unsigned frame_held(const struct pool *pool)
+{
+    unsigned n = 0;
+
+    if (!worker_self(pool))
+        return 0;
+    for (const struct frame *frame = current; frame; frame = frame->outer)
+        n += frame->pool == pool && frame_flies(frame);
+    return n ? n : 1; /* in a hook */
+}
+
 unsigned frame_excuse(struct pool *pool)
 {
     unsigned n = 0;

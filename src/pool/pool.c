@@ -140,11 +140,12 @@ void pool_notify_enders(struct pool *pool)
     enders_wake(pool);
 }
 
-/* Closes; what is queued meets the policy. Also for a pool that is closed. */
-static void pool_close(struct pool *pool, bool dying)
+/* Closes; what is queued meets the policy. Also for a pool that is closed. Returns which of its lives ends so. */
+static uint32_t pool_close(struct pool *pool, bool dying)
 {
     rp_lock_acquire(&pool->lock);
     pool->dying |= dying;
+    uint32_t generation = load_seq(&pool->generation);
     bool first = !(or_seq(&pool->runq.tail, TAIL_CLOSED) & TAIL_CLOSED);
     if (pool->release_policy == RP_RELEASE_DROP)
         store_seq(&pool->dropping, 1);
@@ -157,6 +158,7 @@ static void pool_close(struct pool *pool, bool dying)
     if (runq_ready(&pool->runq))
         idle_call_one(pool);
     pool_dismiss_if_drained(pool);
+    return generation;
 }
 
 int rp_pool_release(struct rp_pool *handle)
@@ -195,7 +197,6 @@ static void ender_join(struct ender *me)
 {
     struct pool *pool = me->pool;
 
-    me->generation = load_seq(&pool->generation);
     me->excused = frame_excuse(pool);
     add_seq(&pool->excused, me->excused);
     add_seq(&pool->room.attention, ATTENTION_ENDER);
@@ -273,7 +274,7 @@ int rp_pool_release_until(struct rp_pool *handle, int64_t deadline, struct rp_re
     if (rc)
         return rc;
     me.inside = frame_inside(me.pool);
-    pool_close(me.pool, false);
+    me.generation = pool_close(me.pool, false);
     ender_join(&me);
     pthread_cleanup_push(ender_leave, &me); /* a task that it helps with may end the thread */
     rc = ender_wait(&me, deadline, false);
@@ -346,7 +347,7 @@ static void timers_end(struct pool *pool)
 static void pool_finish(struct pool *pool)
 {
     struct rp_pool *handle = pool->handle;
-    struct ender me = {.pool = pool};
+    struct ender me = {.pool = pool, .generation = load_seq(&pool->generation)}; /* the last one */
 
     ender_join(&me);
     ender_wait(&me, 0, true); /* cannot be rebooted any more */

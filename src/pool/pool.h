@@ -94,6 +94,7 @@ struct room {
     struct rp_lock lock;
     struct cds_list_head waiters; /* under lock: first come first */
     unsigned inside;              /* under lock: those of them that are workers of this pool */
+    unsigned held;                /* under lock: tasks in flight on the stacks of those */
 };
 
 #define ATTENTION_ENDER (UINT64_C(1) << 32)
@@ -242,6 +243,8 @@ bool frame_inside(const struct pool *pool);
 bool frame_run(struct pool *pool, struct worker *worker, const struct entry *entry, unsigned kind);
 /* Calls the entry's dropped, in a frame that no panic lands in, and counts it; `flight`: the task is in flight. */
 void frame_drop(struct pool *pool, const struct entry *entry, int reason, bool flight);
+/* The tasks of the pool in flight on this thread's stack, at least 1 on a worker of the pool, else 0. */
+unsigned frame_held(const struct pool *pool);
 /* Marks the tasks in flight on this thread that no outer ender has marked, and returns how many; takes n marks back. */
 unsigned frame_excuse(struct pool *pool);
 void frame_unexcuse(struct pool *pool, unsigned n);

@@ -20,8 +20,12 @@
  * pending (a call may have been for the one that leaves) and, if there is room, calls the next head. Room that comes
  * after its look finds pending clear.
  *
- * Workers of the pool may stand here too. When all that may live do, nobody is left to make room: then each is granted
- * one more worker in its place (within max_extra), and beyond that -EDEADLK tells.
+ * Workers of the pool may stand here too. The room is stuck when nobody is left to make any: all workers that may live
+ * stand here, or every task in flight is on the stack of one that does (several may be on one stack, where a task
+ * helps). Whoever stands inside a stuck room is granted one more worker (within max_extra), and beyond that -EDEADLK
+ * tells. It becomes stuck when a worker joins, which then looks itself; when the target shrinks, which wakes all
+ * (room_target_changed); or when a task ends and leaves more in flight than the limit: the head that is called for that
+ * looks, and wakes all.
  */
 #include "base/futex.h"
 #include "pool/pool.h"
@@ -36,7 +40,8 @@ struct waiter {
     struct cds_list_head node;  /* under the room's lock */
     _Atomic uint32_t word;      /* WAITING by the waiter, CALLED by others */
     uint32_t since;             /* claims made when it came, as tail_accepted counts */
-    bool granted;               /* stood in for by one more worker */
+    unsigned held;              /* tasks in flight on the waiter's own stack; 0: not a worker of this pool */
+    unsigned granted;           /* workers that stand in for it */
 };
 
 void room_init(struct room *room)
@@ -86,16 +91,31 @@ void room_wake_all(struct pool *pool)
     rp_lock_release(&pool->room.lock);
 }
 
-void room_target_changed(struct pool *pool)
+static bool stuck_locked(struct pool *pool)
 {
-    rp_lock_acquire(&pool->room.lock);
-    bool stuck = pool->room.inside && pool->room.inside >= load_seq(&pool->target);
-    rp_lock_release(&pool->room.lock);
-    if (stuck)
-        room_wake_all(pool); /* those inside look again whether they must be stood in for */
+    const struct room *room = &pool->room;
+
+    if (!room->inside)
+        return false;
+    return room->inside >= load_seq(&pool->target) ||
+           (room->held >= runq_flight(&pool->runq) && !runq_has_room(&pool->runq));
 }
 
-static int waiter_join(struct pool *pool, struct waiter *me, bool inside)
+static bool stuck(struct pool *pool)
+{
+    rp_lock_acquire(&pool->room.lock);
+    bool yes = stuck_locked(pool);
+    rp_lock_release(&pool->room.lock);
+    return yes;
+}
+
+void room_target_changed(struct pool *pool)
+{
+    if (stuck(pool))
+        room_wake_all(pool);
+}
+
+static int waiter_join(struct pool *pool, struct waiter *me)
 {
     struct room *room = &pool->room;
     int rc = 0;
@@ -106,7 +126,8 @@ static int waiter_join(struct pool *pool, struct waiter *me, bool inside)
     } else {
         me->since = tail_accepted(load_seq(&pool->runq.tail));
         cds_list_add_tail(&me->node, &room->waiters);
-        room->inside += inside;
+        room->inside += me->held > 0;
+        room->held += me->held;
         add_seq(&room->attention, 1); /* H1 */
         gate_set_locked(pool);
     }
@@ -114,17 +135,18 @@ static int waiter_join(struct pool *pool, struct waiter *me, bool inside)
     return rc;
 }
 
-static void waiter_leave(struct pool *pool, struct waiter *me, bool inside)
+static void waiter_leave(struct pool *pool, struct waiter *me)
 {
     struct room *room = &pool->room;
 
     rp_lock_acquire(&room->lock);
     cds_list_del(&me->node);
-    room->inside -= inside;
+    room->inside -= me->held > 0;
+    room->held -= me->held;
     sub_seq(&room->attention, 1);
     gate_set_locked(pool);
     rp_lock_release(&room->lock);
-    if (me->granted)
+    for (; me->granted; me->granted--)
         extra_return(pool);
     store_seq(&room->pending, 0);
     if (room_blocked(pool) && (runq_has_room(&pool->runq) || runq_closed(&pool->runq)))
@@ -139,41 +161,34 @@ static bool is_head(struct pool *pool, const struct waiter *me)
     return head;
 }
 
-/* Whether every worker that may live stands in here. */
-static bool all_inside(struct pool *pool)
-{
-    rp_lock_acquire(&pool->room.lock);
-    bool all = pool->room.inside >= load_seq(&pool->target);
-    rp_lock_release(&pool->room.lock);
-    return all;
-}
-
 /* One look of a waiter: the claim's result, -EAGAIN to sleep on. */
-static int waiter_try(struct pool *pool, struct waiter *me, unsigned class, bool inside, uint64_t *position)
+static int waiter_try(struct pool *pool, struct waiter *me, unsigned class, uint64_t *position)
 {
     store_relaxed(&me->word, WAITING); /* H2: a call that this undoes is answered by the look below */
-    if (inside && !me->granted && all_inside(pool)) {
+    while (me->held && stuck(pool)) {
         if (!extra_grant(pool))
             return -EDEADLK;
-        me->granted = true;
+        me->granted++;
         room_signal(pool); /* the new room is the head's */
     }
     if (!is_head(pool, me))
         return runq_closed(&pool->runq) ? -ESHUTDOWN : -EAGAIN;
-    store_seq(&pool->room.pending, 0); /* H3 */
-    return runq_claim(&pool->runq, class, 1, false, position); /* H4 */
+    store_seq(&pool->room.pending, 0);                         /* H3 */
+    int rc = runq_claim(&pool->runq, class, 1, false, position); /* H4 */
+    if (rc == -EAGAIN && !me->held)
+        room_target_changed(pool);
+    return rc;
 }
 
 int room_claim(struct pool *pool, unsigned class, int64_t deadline, uint64_t *position)
 {
-    struct waiter me = {.word = WAITING};
-    bool inside = worker_self(pool) != NULL;
+    struct waiter me = {.word = WAITING, .held = frame_held(pool)};
     int64_t pause = 50000;
-    int rc = waiter_join(pool, &me, inside);
+    int rc = waiter_join(pool, &me);
 
     if (rc)
         return rc;
-    while ((rc = waiter_try(pool, &me, class, inside, position)) == -EAGAIN || rc == -EBUSY) {
+    while ((rc = waiter_try(pool, &me, class, position)) == -EAGAIN || rc == -EBUSY) {
         int64_t until = deadline;
 
         if (rc == -EBUSY) { /* the ring is full of tasks whose workers are being made: nobody signals that */
@@ -188,6 +203,6 @@ int room_claim(struct pool *pool, unsigned class, int64_t deadline, uint64_t *po
             break;
         }
     }
-    waiter_leave(pool, &me, inside);
+    waiter_leave(pool, &me);
     return rc;
 }

@@ -65,6 +65,12 @@ static void descriptor_free(struct pool *pool, struct worker *worker)
     alloc_free_aligned(&pool->allocator, worker);
 }
 
+/* liburcu's own loop over entries takes the list's head for one at its end, which is not aligned as a worker is. */
+static struct worker *cached_worker(struct cds_list_head *node)
+{
+    return caa_container_of(node, struct worker, cache);
+}
+
 /*
  * Whether no thread stands on the descriptor's stack any more. One that has retired may still run destructors of
  * thread-local data, for as long as it likes, and even call us from there: so this never waits.
@@ -81,16 +87,17 @@ static bool descriptor_settled(struct worker *worker)
 static struct worker *cache_take(struct pool *pool)
 {
     struct cds_list_head *generations[] = {&pool->fresh, &pool->victim};
-    struct worker *worker, *found = NULL;
+    struct worker *found = NULL;
+    struct cds_list_head *node;
     int tries = CACHE_TRIES;
 
     rp_lock_acquire(&pool->lock);
     for (unsigned i = 0; i < 2 && !found && tries; i++)
-        cds_list_for_each_entry(worker, generations[i], cache)
+        cds_list_for_each(node, generations[i])
         {
-            if (descriptor_settled(worker)) {
-                found = worker;
-                cds_list_del(&worker->cache);
+            if (descriptor_settled(cached_worker(node))) {
+                found = cached_worker(node);
+                cds_list_del(node);
                 pool->cached--;
                 break;
             }
@@ -284,11 +291,12 @@ void worker_retire(struct worker *worker)
 /* Takes descriptors out of the table, and what their workers counted into the pool's own tally. */
 static void cache_unlist_locked(struct pool *pool, struct cds_list_head *list)
 {
-    struct worker *worker;
+    struct cds_list_head *node;
 
     add_seq(&pool->retirements, 1); /* odd: a snapshot that sums up now tries again */
-    cds_list_for_each_entry(worker, list, cache)
+    cds_list_for_each(node, list)
     {
+        const struct worker *worker = cached_worker(node);
         table_take(&pool->table, worker->number);
         add_relaxed(&pool->retired_tasks, load_relaxed(&worker->tasks)); /* its thread has retired, under this lock */
         add_relaxed(&pool->retired_panics, load_relaxed(&worker->panics));
@@ -300,24 +308,24 @@ static void cache_unlist_locked(struct pool *pool, struct cds_list_head *list)
 /* One grace period for all of a list that is out of the table. Not under the lock, not in a section. */
 static void cache_free(struct pool *pool, struct cds_list_head *list)
 {
-    struct worker *worker, *next;
+    struct cds_list_head *node, *next;
 
     if (cds_list_empty(list))
         return;
     rcu_wait();
-    cds_list_for_each_entry_safe(worker, next, list, cache) descriptor_free(pool, worker);
+    cds_list_for_each_safe(node, next, list) descriptor_free(pool, cached_worker(node));
 }
 
 void worker_cache_age(struct pool *pool)
 {
     CDS_LIST_HEAD(unused);
-    struct worker *worker, *next;
+    struct cds_list_head *node, *next;
 
     rp_lock_acquire(&pool->lock);
-    cds_list_for_each_entry_safe(worker, next, &pool->victim, cache)
+    cds_list_for_each_safe(node, next, &pool->victim)
     {
-        if (descriptor_settled(worker)) /* else it is a victim once more */
-            cds_list_move(&worker->cache, &unused);
+        if (descriptor_settled(cached_worker(node))) /* else it is a victim once more */
+            cds_list_move(node, &unused);
     }
     cache_unlist_locked(pool, &unused);
     cds_list_splice(&pool->fresh, &pool->victim);
@@ -343,7 +351,7 @@ static void descriptor_join(struct worker *worker)
 void worker_cache_clear(struct pool *pool)
 {
     CDS_LIST_HEAD(all);
-    struct worker *worker;
+    struct cds_list_head *node;
     int cancel;
 
     rp_lock_acquire(&pool->lock);
@@ -352,7 +360,7 @@ void worker_cache_clear(struct pool *pool)
     cache_unlist_locked(pool, &all);
     rp_lock_release(&pool->lock);
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel); /* pthread_join is a cancellation point */
-    cds_list_for_each_entry(worker, &all, cache) descriptor_join(worker);
+    cds_list_for_each(node, &all) descriptor_join(cached_worker(node));
     pthread_setcancelstate(cancel, &cancel);
     cache_free(pool, &all);
 }

@@ -208,7 +208,7 @@ static void end_here(struct pool *pool, const struct entry *entry, int reason)
 {
     if (reason) {
         frame_drop(pool, entry, reason, false);
-    } else if (frame_run(pool, NULL, entry, FRAME_CALLER)) {
+    } else if (frame_run(pool, worker_self(pool), entry, FRAME_CALLER)) {
         add_relaxed(&pool->ran_elsewhere, 1); /* a counter */
     } else {
         add_relaxed(&pool->panicked_elsewhere, 1); /* a counter */
@@ -227,14 +227,14 @@ static int discard_oldest(struct pool *pool)
 }
 
 /* Another claim, a few times while a slot's consumer is about to leave it. Returns as runq_claim. */
-static int claim_again(struct pool *pool, struct how how, uint64_t *position)
+static int claim_again(struct pool *pool, struct how how, bool newcomer, uint64_t *position)
 {
     int rc = -EBUSY;
 
     for (int tries = 0; rc == -EBUSY && tries < 64; tries++) {
         if (tries)
             sched_yield();
-        rc = runq_claim(&pool->runq, how.class, 1, true, position);
+        rc = runq_claim(&pool->runq, how.class, 1, newcomer, position);
     }
     return rc == -EBUSY ? -EAGAIN : rc;
 }
@@ -250,9 +250,10 @@ static int overload_of(const struct pool *pool, int overload)
 static int claim_by_policy(struct pool *pool, const struct entry *entry, struct how how, uint64_t *position)
 {
     int overload = overload_of(pool, how.overload);
+    bool newcomer = true;
     int rc;
 
-    while ((rc = claim_again(pool, how, position)) == -EAGAIN) {
+    while ((rc = claim_again(pool, how, newcomer, position)) == -EAGAIN) {
         switch (overload) {
         case RP_OVERLOAD_BLOCK:
             return room_claim(pool, how.class, how.deadline, position);
@@ -263,9 +264,10 @@ static int claim_by_policy(struct pool *pool, const struct entry *entry, struct 
             end_here(pool, entry, 0);
             return 0;
         case RP_OVERLOAD_DISCARD_OLDEST:
-            if (discard_oldest(pool) == 0)
-                continue;
-            return -EAGAIN;
+            if (discard_oldest(pool))
+                return -EAGAIN;
+            newcomer = false; /* the place is its own making: it overtakes nobody */
+            continue;
         default:
             return -EAGAIN;
         }

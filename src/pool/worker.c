@@ -286,13 +286,13 @@ static int worker_begin(struct worker *worker)
     if (pool->hooks.sched_policy &&
         sched_setscheduler(0, pool->hooks.sched_policy, &(struct sched_param){pool->hooks.sched_priority}))
         return -errno;
+    worker->local = NULL;
     rc = panic_stack_set(worker);
     if (!rc && pool->hooks.worker_start) {
         rc = pool->hooks.worker_start(pool->hooks.worker_user, worker->number, &worker->local);
-        worker->started = rc >= 0;
-        if (rc > 0)
-            rc = 0;
+        rc = rc > 0 ? 0 : rc;
     }
+    worker->started = !rc;
     if (rc)
         panic_stack_clear(worker);
     return rc;

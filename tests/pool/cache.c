@@ -1,0 +1,135 @@
+/*
+ * The cache of ended workers: what ended is used again, and given back when nobody asks for it.
+ */
+#include "life.h"
+
+struct roll {
+    _Atomic uint32_t starts, highest;
+};
+
+static int note_start(void *user, unsigned worker, void **local)
+{
+    struct roll *roll = user;
+    uint32_t highest = load_seq(&roll->highest);
+
+    (void)local;
+    while (highest < worker && !cas_seq(&roll->highest, &highest, worker))
+        highest = load_seq(&roll->highest);
+    add_seq(&roll->starts, 1);
+    return 0;
+}
+
+static void burst(struct rp_pool *pool, unsigned n)
+{
+    struct gate gate = {0};
+
+    for (unsigned i = 0; i < n; i++)
+        cr_assert_eq(rp_pool_submit(pool, gate_pass, &gate), 0);
+    AWAIT(load_seq(&gate.inside) == n);
+    gate_open(&gate);
+    AWAIT(load_seq(&gate.passed) == n);
+}
+
+/* Tuning ends workers here, with an expiry so long that no purge comes between. */
+Test(pool_cache, an_ended_worker_is_used_again)
+{
+    struct bank bank = {0};
+    struct roll roll = {0};
+    struct rp_allocator allocator = bank_allocator(&bank);
+    struct rp_pool_options options = {.expiry_ns = 3600 * 1000 * MS,
+                                      .allocator = &allocator,
+                                      .worker_start = note_start,
+                                      .worker_user = &roll,
+                                      .name = "cached"};
+    struct rp_pool *pool = pool_make(6, &options);
+
+    burst(pool, 6);
+    uint32_t calls = load_seq(&bank.calls);
+    for (int round = 0; round < 5; round++) {
+        cr_assert_eq(rp_pool_tune(pool, 1), 0);
+        AWAIT(rp_pool_running(pool) == 1);
+        AWAIT(count_threads_named("cached") == 1);
+        cr_assert_eq(rp_pool_tune(pool, 6), 0);
+        burst(pool, 6);
+    }
+    cr_assert_eq(load_seq(&bank.calls), calls, "no descriptor is made anew");
+    cr_assert_eq(load_seq(&roll.starts), 6 + 5 * 5);
+    cr_assert_eq(load_seq(&roll.highest), 5, "numbers are reused");
+    pool_end(pool);
+    cr_assert_eq(load_seq(&bank.live), 0);
+}
+
+Test(pool_cache, what_is_not_used_between_two_purges_is_freed)
+{
+    struct bank bank = {0};
+    struct rp_allocator allocator = bank_allocator(&bank);
+    struct rp_pool_options options = {.expiry_ns = 10 * MS, .allocator = &allocator};
+    struct rp_pool *pool = pool_make(12, &options);
+
+    burst(pool, 12);
+    uint32_t full = load_seq(&bank.live);
+    AWAIT(rp_pool_running(pool) == 0);
+    AWAIT(load_seq(&bank.live) <= full - 12);
+    uint32_t empty = load_seq(&bank.live);
+    for (int round = 0; round < 3; round++) {
+        burst(pool, 12);
+        AWAIT(rp_pool_running(pool) == 0);
+        AWAIT(load_seq(&bank.live) == empty);
+    }
+    pool_end(pool);
+    cr_assert_eq(load_seq(&bank.live), 0);
+}
+
+Test(pool_cache, counters_survive_the_descriptors)
+{
+    struct rp_pool_options options = {.expiry_ns = 5 * MS};
+    struct bank bank = {0};
+    struct rp_allocator allocator = bank_allocator(&bank);
+    options.allocator = &allocator;
+    struct rp_pool *pool = pool_make(8, &options);
+
+    for (unsigned round = 1; round <= 5; round++) {
+        burst(pool, 8);
+        uint32_t full = load_seq(&bank.live);
+        AWAIT(rp_pool_running(pool) == 0);
+        AWAIT(load_seq(&bank.live) < full || rp_pool_workers(pool, NULL, 0) == 0);
+        AWAIT(rp_pool_workers(pool, NULL, 0) == 0);
+        struct rp_pool_snapshot seen = pool_look(pool);
+        cr_assert_eq(seen.completed, 8 * round);
+        cr_assert_eq(seen.submitted, 8 * round);
+    }
+    pool_end(pool);
+}
+
+/* --- many ------------------------------------------------------------------------------------------------------- */
+
+#define MANY 10000
+/* Slack for what malloc, the C library and the RCU library keep. Ten thousand idle stacks are 80 MiB and more. */
+#define RESIDENT_SLACK (32L << 20)
+
+Test(pool_cache, ten_thousand_workers_come_and_go)
+{
+    if (UNDER_TSAN || UNDER_ASAN)
+        cr_skip_test("a sanitizer has fewer threads than this test, and keeps memory");
+    struct holdings before = holdings_now();
+    long resident = resident_bytes();
+    struct rp_pool_options options = {.prealloc = true, .expiry_ns = 300 * MS, .stack_size = 65536, .name = "many"};
+    struct rp_pool *pool;
+    struct gate gate = {0};
+
+    int rc = rp_pool_create(&pool, MANY, &options);
+    if (rc == -EAGAIN || rc == -ENOMEM)
+        cr_skip_test("the limits of this machine forbid ten thousand threads");
+    cr_assert_eq(rc, 0);
+    for (int i = 0; i < MANY; i++)
+        cr_assert_eq(rp_pool_submit(pool, gate_pass, &gate), 0);
+    AWAIT(load_seq(&gate.inside) == MANY);
+    cr_assert_eq(rp_pool_busy(pool), MANY);
+    gate_open(&gate);
+    AWAIT(rp_pool_running(pool) == 0);
+    AWAIT(rp_pool_workers(pool, NULL, 0) == 0); /* the cache is empty */
+    AWAIT(count_threads_named("many") == 0);
+    cr_assert(COMES_TRUE(resident_bytes() <= resident + RESIDENT_SLACK), "%ld bytes stay", resident_bytes() - resident);
+    pool_end(pool);
+    ASSERT_NOTHING_LEFT(before);
+}

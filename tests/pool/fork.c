@@ -1,0 +1,235 @@
+/*
+ * Pools across fork: dead in the child, which may make its own; untouched in the parent.
+ */
+#include "life.h"
+
+#define NEEDS_THREADS_IN_CHILDREN()                                                                                    \
+    do {                                                                                                               \
+        if (UNDER_TSAN)                                                                                                \
+            cr_skip_test("ThreadSanitizer ends a child that makes threads");                                           \
+    } while (0)
+
+static int every_call_is_refused(struct rp_pool *pool)
+{
+    struct rp_pool_snapshot seen;
+    struct rp_release_report report;
+    struct rp_worker_info info;
+    struct rp_task task = {.fn = count_task};
+    _Atomic uint32_t ran = 0;
+
+    task.arg = (void *)&ran;
+    CHECK(rp_pool_submit(pool, count_task, (void *)&ran) == -ECHILD);
+    CHECK(rp_pool_try_submit(pool, count_task, (void *)&ran) == -ECHILD);
+    CHECK(rp_pool_submit_until(pool, count_task, (void *)&ran, rp_after(PATIENCE)) == -ECHILD);
+    for (int overload = RP_OVERLOAD_DEFAULT; overload <= RP_OVERLOAD_CALLER_RUNS; overload++)
+        for (int priority = RP_PRIO_NORMAL; priority <= RP_PRIO_LOW; priority++) {
+            task.overload = overload;
+            task.priority = priority;
+            CHECK(rp_pool_submit_task(pool, &task) == -ECHILD);
+            CHECK(rp_pool_submit_batch(pool, &task, 1) == -ECHILD);
+        }
+    CHECK(rp_pool_tune(pool, 5) == -ECHILD);
+    CHECK(rp_pool_prewarm(pool, 2) == -ECHILD);
+    CHECK(rp_pool_release(pool) == -ECHILD);
+    CHECK(rp_pool_release_until(pool, rp_after(PATIENCE), &report) == -ECHILD);
+    CHECK(rp_pool_reboot(pool) == -ECHILD);
+    CHECK(rp_pool_snapshot(pool, &seen) == -ECHILD);
+    CHECK(rp_pool_workers(pool, &info, 1) == -ECHILD);
+    CHECK(rp_pool_running(pool) == 0);
+    CHECK(rp_pool_busy(pool) == 0);
+    CHECK(rp_pool_free(pool) == 0);
+    CHECK(rp_pool_waiting(pool) == 0);
+    CHECK(rp_pool_cap(pool) == 0);
+    CHECK(rp_pool_is_closed(pool));
+    CHECK(load_seq(&ran) == 0);
+    return 0;
+}
+
+static int a_new_pool_works(void)
+{
+    struct rp_pool_options options = {.min_workers = 1, .queue_depth = 4, .expiry_ns = 5 * MS};
+    struct rp_pool *pool;
+    _Atomic uint32_t ran = 0;
+
+    CHECK(rp_pool_create(&pool, 2, &options) == 0);
+    for (uint32_t i = 0; i < 50; i++)
+        CHECK(rp_pool_submit(pool, count_task, (void *)&ran) == 0);
+    CHECK(COMES_TRUE(load_seq(&ran) == 50));
+    CHECK(COMES_TRUE(rp_pool_running(pool) == 1)); /* the timers of a new reactor fire */
+    CHECK(rp_pool_release_until(pool, rp_after(PATIENCE), NULL) == 0);
+    CHECK(rp_pool_destroy(pool) == 0);
+    return 0;
+}
+
+static int refused_then_destroyed(void *arg)
+{
+    struct rp_pool *pool = arg;
+
+    if (every_call_is_refused(pool))
+        return 1;
+    CHECK(rp_pool_destroy(pool) == 0);
+    CHECK(rp_pool_is_closed(pool));
+    CHECK(rp_pool_running(pool) == 0);
+    return 0;
+}
+
+static int new_beside_the_dead(void *arg)
+{
+    struct rp_pool *pool = arg;
+
+    if (a_new_pool_works() || every_call_is_refused(pool))
+        return 1;
+    CHECK(rp_pool_destroy(pool) == 0);
+    return a_new_pool_works();
+}
+
+static void assert_untouched(struct rp_pool *pool, unsigned capacity)
+{
+    _Atomic uint32_t ran = 0;
+
+    cr_assert_not(rp_pool_is_closed(pool));
+    cr_assert_eq(rp_pool_cap(pool), capacity);
+    for (uint32_t i = 0; i < 100; i++)
+        cr_assert_eq(rp_pool_submit(pool, count_task, (void *)&ran), 0);
+    AWAIT(load_seq(&ran) == 100);
+    pool_end(pool);
+}
+
+Test(pool_fork, the_child_is_refused_by_every_call_and_destroys)
+{
+    struct rp_pool_options options = {.prealloc = true, .no_purge = true};
+    struct rp_pool *pool = pool_make(3, &options);
+
+    cr_assert_eq(in_child(refused_then_destroyed, pool), 0);
+    assert_untouched(pool, 3);
+}
+
+Test(pool_fork, a_new_pool_works_in_the_child)
+{
+    NEEDS_THREADS_IN_CHILDREN();
+    struct rp_pool *pool = pool_make(3, NULL);
+
+    cr_assert_eq(in_child(new_beside_the_dead, pool), 0);
+    assert_untouched(pool, 3);
+}
+
+/* The child must not wait for tasks, workers or submitters that do not exist there. */
+Test(pool_fork, a_loaded_pool_is_refused_and_destroyed_in_the_child)
+{
+    struct rp_pool_options options = {.queue_depth = 2};
+    struct rp_pool *pool = pool_make(2, &options);
+    struct gate gate = {0};
+    struct caller caller;
+
+    for (int i = 0; i < 4; i++)
+        cr_assert_eq(rp_pool_submit(pool, gate_pass, &gate), 0);
+    AWAIT(load_seq(&gate.inside) == 2);
+    caller_start(&caller, pool, call_submit_gated, &gate);
+    AWAIT(pool_look(pool).blocked == 1);
+    cr_assert_eq(in_child(refused_then_destroyed, pool), 0);
+    cr_assert_eq(rp_pool_busy(pool), 2);
+    gate_open(&gate);
+    cr_assert_eq(caller_end(&caller), 0);
+    AWAIT(load_seq(&gate.passed) == 5);
+    assert_untouched(pool, 2);
+}
+
+Test(pool_fork, a_released_pool_is_refused_as_a_forked_one)
+{
+    struct rp_pool *pool = pool_make(2, NULL);
+
+    cr_assert_eq(rp_pool_release(pool), 0);
+    cr_assert_eq(in_child(refused_then_destroyed, pool), 0);
+    cr_assert_eq(rp_pool_reboot(pool), 0);
+    assert_untouched(pool, 2);
+}
+
+/* --- from a task ------------------------------------------------------------------------------------------------ */
+
+struct forking {
+    struct rp_pool *pool;
+    int (*body)(void *arg);
+    int status;
+    _Atomic uint32_t done;
+};
+
+static void fork_inside(void *arg)
+{
+    struct forking *forking = arg;
+
+    forking->status = in_child(forking->body, forking->pool);
+    store_seq(&forking->done, 1);
+}
+
+Test(pool_fork, a_task_may_fork)
+{
+    struct rp_pool *pool = pool_make(2, NULL);
+    struct forking forking = {.pool = pool, .body = refused_then_destroyed, .status = -1};
+
+    cr_assert_eq(rp_pool_submit(pool, fork_inside, &forking), 0);
+    AWAIT(load_seq(&forking.done));
+    cr_assert_eq(forking.status, 0);
+    assert_untouched(pool, 2);
+}
+
+Test(pool_fork, the_child_of_a_task_may_make_a_pool)
+{
+    NEEDS_THREADS_IN_CHILDREN();
+    struct rp_pool *pool = pool_make(2, NULL);
+    struct forking forking = {.pool = pool, .body = new_beside_the_dead, .status = -1};
+
+    cr_assert_eq(rp_pool_submit(pool, fork_inside, &forking), 0);
+    AWAIT(load_seq(&forking.done));
+    cr_assert_eq(forking.status, 0);
+    assert_untouched(pool, 2);
+}
+
+/* --- under load ------------------------------------------------------------------------------------------------- */
+
+struct load {
+    struct rp_pool *pool;
+    struct ledger ledger;
+    _Atomic uint32_t stop;
+};
+
+static void *load_submits(void *arg)
+{
+    struct load *load = arg;
+
+    while (!load_seq(&load->stop))
+        ledger_submit(&load->ledger, load->pool, RP_OVERLOAD_DEFAULT);
+    return NULL;
+}
+
+static void *load_shakes(void *arg)
+{
+    struct load *load = arg;
+
+    for (unsigned i = 0; !load_seq(&load->stop); i++)
+        rp_pool_tune(load->pool, 1 + i % 3);
+    return NULL;
+}
+
+/*
+ * Adversary: forks at any moment of submits, parks, tunes and expiries, with their locks held. The child must neither
+ * hang on a lock that nobody holds there nor disturb the parent.
+ */
+Test(pool_fork, forks_under_load_disturb_nobody)
+{
+    NEEDS_THREADS_IN_CHILDREN();
+    struct rp_pool_options options = {.expiry_ns = 1 * MS};
+    struct load load = {.pool = pool_make(2, &options)};
+    pthread_t threads[3];
+
+    for (int i = 0; i < 3; i++)
+        cr_assert_eq(pthread_create(&threads[i], NULL, i ? load_submits : load_shakes, &load), 0);
+    for (int i = 0; i < 15; i++)
+        cr_assert_eq(in_child(new_beside_the_dead, load.pool), 0, "child %d", i);
+    store_seq(&load.stop, 1);
+    for (int i = 0; i < 3; i++)
+        cr_assert_eq(pthread_join(threads[i], NULL), 0);
+    cr_assert_eq(rp_pool_release_until(load.pool, rp_after(PATIENCE), NULL), 0);
+    cr_assert_eq(load_seq(&load.ledger.ran), load_seq(&load.ledger.accepted));
+    cr_assert_eq(load_seq(&load.ledger.refused), 0);
+    cr_assert_eq(rp_pool_destroy(load.pool), 0);
+}
