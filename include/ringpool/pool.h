@@ -96,8 +96,9 @@ struct rp_release_report {
 };
 
 /*
- * All gauges and counters at one moment: busy + idle == running, and submitted == completed + dropped + panicked +
- * what is busy or queued, where submitted counts the accepted tasks. completed counts the tasks whose fn returned.
+ * All gauges and counters at one moment: busy + idle == running, and submitted (the accepted tasks) == completed +
+ * dropped + panicked + busy + what is queued, which is waiting - blocked. completed counts the tasks whose fn returned.
+ * A task that another one runs on top of itself while it waits has no worker of its own and counts as queued.
  */
 struct rp_pool_snapshot {
     unsigned capacity, running, busy, idle, waiting, blocked;

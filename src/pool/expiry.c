@@ -50,7 +50,7 @@ void tick_fire(struct timer *timer)
     worker_cache_age(pool);
     unsigned n = 0;
     if (can_expire(pool)) {
-        n = idle_dismiss(pool, alive - pool->min_workers, now - pool->expiry_ns, &oldest);
+        n = idle_dismiss_expired(pool, alive - pool->min_workers, now - pool->expiry_ns, &oldest);
         add_relaxed(&pool->expired, n); /* a counter */
         if (n)
             log_emit(&pool->log, RP_LOG_DEBUG, "pool %s: %u idle workers expire", pool->name, n);

@@ -43,8 +43,12 @@ int rp_blocking_begin(void)
 
     if (!frame || frame->phase != FRAME_OPEN)
         return -EPERM;
-    if (frame->blocking++ || !frame->worker)
-        return 0; /* the outer bracket asked already; or the submitter runs the task, and no worker is held up */
+    if (!frame->worker) {
+        frame->blocking++;
+        return 0; /* the submitter runs the task: no worker is held up */
+    }
+    if (frame->blocking++)
+        return frame->extra ? 0 : -EAGAIN; /* the outer bracket has asked already */
     if (!extra_grant(frame->pool))
         return -EAGAIN;
     frame->extra++;

@@ -6,6 +6,8 @@
 
 #include <errno.h>
 
+#define ENDED_TRIES 1024
+
 /* Enters for a gauge: false in a forked child, and where there is no pool. */
 static bool gauge_enter(const struct rp_pool *handle, struct pool **pool)
 {
@@ -36,12 +38,10 @@ unsigned rp_pool_running(const struct rp_pool *handle)
 unsigned rp_pool_busy(const struct rp_pool *handle)
 {
     struct pool *pool;
-    unsigned queued, busy;
 
     if (!gauge_enter(handle, &pool))
         return 0;
-    runq_gauges(&pool->runq, &queued, &busy);
-    busy = smaller(busy, load_seq(&pool->alive));
+    unsigned busy = smaller(runq_count(&pool->runq).taken, load_seq(&pool->alive));
     pool_exit();
     return busy;
 }
@@ -49,11 +49,10 @@ unsigned rp_pool_busy(const struct rp_pool *handle)
 unsigned rp_pool_free(const struct rp_pool *handle)
 {
     struct pool *pool;
-    unsigned queued, busy;
 
     if (!gauge_enter(handle, &pool))
         return 0;
-    runq_gauges(&pool->runq, &queued, &busy);
+    unsigned busy = runq_count(&pool->runq).taken;
     unsigned capacity = load_seq(&pool->capacity);
     pool_exit();
     return capacity - smaller(busy, capacity);
@@ -94,30 +93,54 @@ bool rp_pool_is_closed(const struct rp_pool *handle)
 
 /* --- the snapshot ----------------------------------------------------------------------------------------------- */
 
-/* What the workers counted, those whose descriptor was freed included: again if one was freed meanwhile. */
-static void tally(const struct pool *pool, uint64_t *tasks, uint64_t *panics)
+/*
+ * What ended, by how, with no task between being counted as dropped or panicked and being counted as done. That is some
+ * instructions long; only a thread that is preempted there for long makes us give up, and `completed` then lacks its
+ * task until the next snapshot.
+ */
+static struct runq_counts ended(const struct pool *pool, uint64_t *dropped, uint64_t *panicked)
 {
-    uint64_t before;
+    struct runq_counts counts;
+    uint64_t failed;
 
-    do {
-        before = load_seq(&pool->retirements);
-        *tasks = load_seq(&pool->retired_tasks);
-        *panics = load_seq(&pool->retired_panics);
-        unsigned used = load_acquire(&pool->table.used);
-        for (unsigned n = 0; n < used; n++) {
-            const struct worker *worker = worker_at(pool, n);
-            if (!worker)
-                continue;
-            *tasks += load_relaxed(&worker->tasks); /* its own count: at rest exact */
-            *panics += load_relaxed(&worker->panics);
-        }
-    } while (before % 2 || load_seq(&pool->retirements) != before);
+    for (int tries = 0; tries < ENDED_TRIES; tries++) {
+        failed = load_seq(&pool->failed);
+        *dropped = load_seq(&pool->dropped);
+        *panicked = load_seq(&pool->panicked);
+        counts = runq_count(&pool->runq);
+        if (load_seq(&pool->failing) == failed)
+            break;
+        if (tries % 16 == 15)
+            sched_yield();
+    }
+    return counts;
+}
+
+static void snapshot_take(const struct pool *pool, struct rp_pool_snapshot *out)
+{
+    uint64_t outside = load_seq(&pool->outside_completed);
+    uint64_t outside_dropped = load_seq(&pool->outside_dropped), outside_panicked = load_seq(&pool->outside_panicked);
+    struct runq_counts counts = ended(pool, &out->dropped, &out->panicked);
+
+    out->completed = counts.done - out->dropped - out->panicked + outside;
+    out->dropped += outside_dropped;
+    out->panicked += outside_panicked;
+    out->running = load_seq(&pool->alive);
+    out->busy = smaller(counts.taken, out->running);
+    out->idle = out->running - out->busy;
+    out->blocked = room_blocked(pool);
+    out->waiting = counts.queued + (counts.taken - out->busy) + out->blocked;
+    out->submitted = counts.done + counts.queued + counts.taken + outside + outside_dropped + outside_panicked;
+    out->capacity = load_seq(&pool->capacity);
+    out->closed = runq_closed(&pool->runq);
+    out->rejected = load_seq(&pool->rejected);
+    out->spawned = load_seq(&pool->spawned);
+    out->expired = load_seq(&pool->expired);
 }
 
 int rp_pool_snapshot(const struct rp_pool *handle, struct rp_pool_snapshot *out)
 {
     struct pool *pool;
-    unsigned queued;
 
     if (!out)
         return -EINVAL;
@@ -125,28 +148,12 @@ int rp_pool_snapshot(const struct rp_pool *handle, struct rp_pool_snapshot *out)
     int rc = pool_enter(handle, &pool);
     if (rc)
         return rc;
-    if (load_relaxed(&pool->forked)) { /* constant in this process */
-        pool_exit();
-        return -ECHILD;
-    }
-    tally(pool, &out->completed, &out->panicked);
-    out->completed += load_seq(&pool->ran_elsewhere);
-    out->panicked += load_seq(&pool->panicked_elsewhere);
-    runq_gauges(&pool->runq, &queued, &out->busy);
-    out->running = load_seq(&pool->alive);
-    out->busy = smaller(out->busy, out->running);
-    out->idle = out->running - out->busy;
-    out->blocked = room_blocked(pool);
-    out->waiting = queued + out->blocked;
-    out->capacity = load_seq(&pool->capacity);
-    out->closed = runq_closed(&pool->runq);
-    out->dropped = load_seq(&pool->dropped);
-    out->rejected = load_seq(&pool->rejected);
-    out->spawned = load_seq(&pool->spawned);
-    out->expired = load_seq(&pool->expired);
-    out->submitted = out->completed + out->panicked + out->dropped + out->busy + queued;
+    if (load_relaxed(&pool->forked)) /* constant in this process */
+        rc = -ECHILD;
+    else
+        snapshot_take(pool, out);
     pool_exit();
-    return 0;
+    return rc;
 }
 
 static void worker_info(const struct worker *worker, struct rp_worker_info *info)

@@ -48,8 +48,8 @@ bool idle_wake_one(struct pool *pool)
             }
             continue;
         }
-        if (load_seq(&pool->alive) >= load_seq(&pool->target))
-            return false; /* all are busy, and each looks at the queue after its task */
+        if (!idle_may_grow(pool))
+            return false; /* enough workers will look */
         if (load_seq(&pool->spawn_failing))
             return false; /* the retry timer will look */
         if (!cas_seq(&pool->idle.word, &word, word + IDLE_SEARCHER))
@@ -89,7 +89,7 @@ void idle_search_end(struct pool *pool)
         idle_call_one(pool); /* the wake chain */
 }
 
-bool idle_park(struct pool *pool, struct worker *worker, bool searching)
+uint32_t idle_park(struct pool *pool, struct worker *worker, bool searching)
 {
     uint64_t word = load_relaxed(&pool->idle.word); /* validated by the CAS */
 
@@ -102,8 +102,7 @@ bool idle_park(struct pool *pool, struct worker *worker, bool searching)
     if (runq_ready(&pool->runq)) /* W2 */
         idle_call_one(pool);     /* W3: may well call the caller itself */
     pool_dismiss_if_drained(pool);
-    if (load_seq(&pool->alive) > load_seq(&pool->target)) /* a shrinking tune did not find us on the stack */
-        idle_dismiss(pool, 1, INT64_MAX, &(int64_t){0});
+    idle_dismiss_surplus(pool); /* a shrinking tune may not have found us on the stack */
     tick_arm(pool);
 
     uint32_t park = PARK_PARKING;
@@ -113,7 +112,7 @@ bool idle_park(struct pool *pool, struct worker *worker, bool searching)
     else
         park = load_acquire(&worker->park);
     store_relaxed(&worker->park, PARK_AWAKE); /* nobody else writes it until the next push */
-    return park == PARK_NOTIFIED;
+    return park;
 }
 
 /* --- taking the whole stack ------------------------------------------------------------------------------------- */
@@ -135,14 +134,14 @@ static struct worker *below(const struct pool *pool, const struct worker *worker
     return next ? worker_at(pool, next - 1) : NULL;
 }
 
-/* Sends LEAVE down a private list and returns its length. */
-static unsigned dismiss_list(struct pool *pool, struct worker *worker)
+/* Tells a private list how to leave and returns its length. */
+static unsigned dismiss_list(struct pool *pool, struct worker *worker, uint32_t how)
 {
     unsigned n = 0;
 
     while (worker) {
         struct worker *next = below(pool, worker);
-        park_call(worker, PARK_LEAVE);
+        park_call(worker, how);
         worker = next;
         n++;
     }
@@ -154,7 +153,7 @@ void idle_dismiss_all(struct pool *pool)
     unsigned top = take_all(pool, 0);
 
     if (top)
-        dismiss_list(pool, worker_at(pool, top - 1));
+        dismiss_list(pool, worker_at(pool, top - 1), PARK_EXPIRED);
 }
 
 /* Puts a private list back onto an empty stack; those that parked meanwhile parked later and go on top of it. */
@@ -235,10 +234,9 @@ static struct worker *cut(const struct pool *pool, struct worker **first, unsign
     return rest;
 }
 
-unsigned idle_dismiss(struct pool *pool, unsigned most, int64_t before, int64_t *oldest)
+/* Takes the stack, puts back what is to stay, and tells the rest. */
+static unsigned dismiss_some(struct pool *pool, unsigned most, int64_t before, uint32_t how, int64_t *oldest)
 {
-    if (!some_parked_before(pool, before, oldest) || most == 0)
-        return 0;
     rp_lock_acquire(&pool->dismiss_lock); /* one at a time: each counts as a searcher */
     unsigned top = take_all(pool, 1);
     struct worker *kept = top ? worker_at(pool, top - 1) : NULL;
@@ -248,7 +246,23 @@ unsigned idle_dismiss(struct pool *pool, unsigned most, int64_t before, int64_t 
         put_back(pool, kept);
     idle_search_end(pool); /* the look after the put-back */
     rp_lock_release(&pool->dismiss_lock);
-    unsigned n = dismiss_list(pool, rest);
+    unsigned n = dismiss_list(pool, rest, how);
     pool_dismiss_if_drained(pool); /* a release in between found the stack empty */
     return n;
+}
+
+unsigned idle_dismiss_expired(struct pool *pool, unsigned most, int64_t before, int64_t *oldest)
+{
+    if (!some_parked_before(pool, before, oldest) || most == 0)
+        return 0;
+    return dismiss_some(pool, most, before, PARK_EXPIRED, oldest);
+}
+
+void idle_dismiss_surplus(struct pool *pool)
+{
+    uint32_t alive = load_seq(&pool->alive), target = load_seq(&pool->target);
+    int64_t oldest;
+
+    if (alive > target && idle_top(load_seq(&pool->idle.word)))
+        dismiss_some(pool, alive - target, INT64_MAX, PARK_SURPLUS, &oldest);
 }

@@ -18,7 +18,7 @@
  *     PARK_AWAKE     -> PARK_PARKING   its worker, before it pushes itself
  *     PARK_PARKING   -> PARK_SLEEPING  its worker, by CAS; failure means that it was called meanwhile
  *     either         -> PARK_NOTIFIED  whoever popped it: it is counted as searching already
- *     either         -> PARK_LEAVE     whoever took it off to end it: it is not counted
+ *     either         -> PARK_EXPIRED, PARK_SURPLUS   whoever took it off to end it: it is not counted as searching
  * A parked worker's sleep is ended only by whoever took it off the stack, exactly once.
  *
  * Submitter                               Worker without work
@@ -36,12 +36,15 @@
  *   "Somebody is awake" would not be a reason: awake does not mean will look.
  *   A head slot that is claimed but not published hides later tasks from every look; its own submitter makes P2 once
  * it has published, so that they are found then.
- *   Nobody parked, nobody searching: if fewer workers live than may, one is made, and counts as searching from then
- * on, as if it had been popped. Otherwise every worker is busy and looks at the queue after its task.
+ *   Nobody parked, nobody searching: if fewer workers live than may, and more tasks are in flight than workers live,
+ * one is made, and counts as searching from then on, as if it had been popped. If not more are in flight, then each
+ * queued task has a worker that is neither parked nor at a task: it comes from one, is being made, or was told to
+ * leave. Not being on the stack at P2 it is still to come to W2, or to the look of a leaving worker, after P1. Otherwise
+ * every worker that may live is busy, and looks at the queue after its task.
  *
  * Taking more than one. The expiry ticker, a shrinking tune and the release take the whole stack with one CAS; the list
  * is private then. The ticker counts itself as searching while it holds the list, since submitters see nobody parked,
- * and leaves that state as a searcher does: it puts the list back and looks. Only then it sends LEAVE.
+ * and leaves that state as a searcher does: it puts the list back and looks. Only then it tells those it cut off.
  *
  * A leaving worker drops itself from the live count and then looks at the queue: a submitter that saw the old count,
  * and so made no worker, is seen by that look. If something is ready and nobody searches it enlists again.
@@ -56,7 +59,8 @@
 struct pool;
 struct worker;
 
-enum { PARK_AWAKE, PARK_PARKING, PARK_SLEEPING, PARK_NOTIFIED, PARK_LEAVE };
+/* EXPIRED: leave if more live than the minimum, or all is over; SURPLUS: if more live than the target. */
+enum { PARK_AWAKE, PARK_PARKING, PARK_SLEEPING, PARK_NOTIFIED, PARK_EXPIRED, PARK_SURPLUS };
 
 struct idle {
     alignas(CACHE_APART) _Atomic uint64_t word;
@@ -86,14 +90,6 @@ bool idle_wake_one(struct pool *pool);
 /* The same for a caller that holds no section: the spawn is done. */
 void idle_call_one(struct pool *pool);
 
-/* Whether P3 would have anything to do: the submitter's fast path. */
-static inline bool idle_must_wake(const struct idle *idle, const _Atomic uint32_t *alive, const _Atomic uint32_t *target)
-{
-    uint64_t word = load_seq(&idle->word);
-
-    return !idle_searching(word) && (idle_top(word) || load_seq(alive) < load_relaxed(target));
-}
-
 /* Announces the caller as the only searcher; false if there is one. */
 bool idle_search_begin(struct pool *pool);
 
@@ -101,18 +97,21 @@ bool idle_search_begin(struct pool *pool);
 void idle_search_end(struct pool *pool);
 
 /*
- * Parks the caller until it is called: true: notified, and counted as searching; false: told to leave.
- * `searching` says whether it is counted so now.
+ * Parks the caller until it is called: PARK_NOTIFIED, and then it is counted as searching; PARK_EXPIRED or
+ * PARK_SURPLUS. `searching` says whether it is counted so now.
  */
-bool idle_park(struct pool *pool, struct worker *worker, bool searching);
+uint32_t idle_park(struct pool *pool, struct worker *worker, bool searching);
 
 /* Tells every parked worker to leave. */
 void idle_dismiss_all(struct pool *pool);
 
 /*
- * Tells parked workers to leave, at most `most` and the longest parked first, and only such as parked before `before`.
- * Returns how many it told; *oldest becomes the park time of the longest parked one that remains, or 0.
+ * Tells parked workers to leave as PARK_EXPIRED, at most `most` and the longest parked first, and only such as parked
+ * before `before`. Returns how many it told; *oldest becomes the park time of the longest parked one that remains, or 0.
  */
-unsigned idle_dismiss(struct pool *pool, unsigned most, int64_t before, int64_t *oldest);
+unsigned idle_dismiss_expired(struct pool *pool, unsigned most, int64_t before, int64_t *oldest);
+
+/* Tells as many parked workers to leave, as PARK_SURPLUS, as live above the target. Each looks again whether that holds. */
+void idle_dismiss_surplus(struct pool *pool);
 
 #endif

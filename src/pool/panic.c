@@ -102,7 +102,6 @@ void frame_drop(struct pool *pool, const struct entry *entry, int reason, bool f
 {
     struct frame frame;
 
-    add_relaxed(&pool->dropped, 1); /* a counter; ordered by [end] */
     if (!entry->dropped)
         return;
     frame_push(&frame, pool, NULL);
@@ -184,9 +183,10 @@ static void frame_exits(void *arg)
     extra_settle(frame);
     panic_report(frame);
     frame_pop(frame);
-    add_relaxed(&frame->pool->panicked_elsewhere, 1); /* a counter; ordered by [end] */
     if (frame->kind == FRAME_HELP)
-        task_ended(frame->pool); /* a caller-run task is not counted in flight */
+        task_failed(frame->pool, &frame->pool->panicked);
+    else
+        add_relaxed(&frame->pool->outside_panicked, 1); /* a counter */
     guest_leave(frame->pool); /* both run inside a call of a guest */
 }
 

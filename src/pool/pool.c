@@ -50,15 +50,11 @@ void pool_retarget_locked(struct pool *pool)
 
 void pool_settle(struct pool *pool)
 {
-    uint32_t alive = load_seq(&pool->alive), target = load_seq(&pool->target);
-    int64_t oldest;
-
     if (room_blocked(pool) && runq_has_room(&pool->runq))
         room_signal(pool);
     if (runq_ready(&pool->runq))
         idle_call_one(pool);
-    if (alive > target)
-        idle_dismiss(pool, alive - target, INT64_MAX, &oldest);
+    idle_dismiss_surplus(pool);
     room_target_changed(pool);
 }
 
@@ -247,7 +243,9 @@ static void report_fill(struct pool *pool, struct rp_release_report *report)
     unsigned used = load_acquire(&pool->table.used);
     int64_t now = rp_now();
 
-    runq_gauges(&pool->runq, &report->queued, &report->busy);
+    struct runq_counts counts = runq_count(&pool->runq);
+    report->queued = counts.queued;
+    report->busy = counts.taken;
     report->blocked = room_blocked(pool);
     rcu_enter();
     for (unsigned i = 0; i < used && report->listed < 16; i++) {

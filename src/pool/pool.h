@@ -67,7 +67,6 @@ struct worker {
     _Atomic(const char *) label;                 /* o: r */
     _Atomic int64_t since;                       /* o: r: see struct rp_worker_info */
     _Atomic uint64_t tasks;                      /* o: tasks that returned; r */
-    _Atomic uint64_t panics;                     /* o: tasks that did not; r */
     unsigned turn;                               /* o: for runq_take */
     int submitter_cpu;                           /* o: of its last task */
     bool born_searching;                         /* set before its thread starts */
@@ -133,8 +132,6 @@ struct pool {
     _Atomic uint32_t threads;           /* threads made and not yet handed to the cache */
     bool dying;                         /* l: destroyed: no reboot */
     unsigned extra;                     /* l: workers granted beyond capacity for blocked ones */
-    _Atomic uint64_t retired_tasks, retired_panics; /* l: tallies of freed descriptors; r */
-    _Atomic uint64_t retirements;                   /* l: odd while these and the table change; r */
     struct rp_lock dismiss_lock;                    /* taking the idle stack to end some of it */
     struct rp_lock attr_lock;                       /* the stack in attr, while a thread is made from it */
 
@@ -156,9 +153,31 @@ struct pool {
     _Atomic uint32_t reaped;
     struct work reap;
 
-    /* Off the hot path: counters of what happens beside the workers. */
-    _Atomic uint64_t spawned, expired, rejected, dropped, ran_elsewhere, panicked_elsewhere;
+    /*
+     * Counters of what is not the rule. What completed is what ended (runq.done) less what was dropped and panicked;
+     * outside_ are the tasks that were accepted and ended without the queue: run or dropped by their submitter.
+     */
+    _Atomic uint64_t dropped, panicked;
+    _Atomic uint64_t failing, failed; /* sums of the two, before and after their tasks are in done */
+    _Atomic uint64_t outside_completed, outside_dropped, outside_panicked;
+    _Atomic uint64_t spawned, expired, rejected;
 };
+
+/* P3 of idle.h with nobody parked and nobody searching: whether one more worker is wanted and may live. */
+static inline bool idle_may_grow(const struct pool *pool)
+{
+    uint32_t alive = load_seq(&pool->alive);
+
+    return alive < load_seq(&pool->target) && runq_flight(&pool->runq) > alive;
+}
+
+/* P2 of idle.h: whether idle_wake_one would have anything to do. The submitter's fast path. */
+static inline bool idle_must_wake(const struct pool *pool)
+{
+    uint64_t word = load_seq(&pool->idle.word);
+
+    return !idle_searching(word) && (idle_top(word) || idle_may_grow(pool));
+}
 
 /* --- handle.c: a pool's public face, whose memory outlives it --------------------------------------------------- */
 
@@ -225,6 +244,8 @@ void run_limit_fire(struct timer *timer);
 struct worker *worker_self(const struct pool *pool);
 /* The accounts of a task that has ended, however: [end]. */
 void task_ended(struct pool *pool);
+/* The same for one that did not return: counted in `how`, dropped or panicked. */
+void task_failed(struct pool *pool, _Atomic uint64_t *how);
 /* Drops a task that was taken off the queue, and ends it. */
 void task_drop(struct pool *pool, const struct entry *entry, int reason);
 /* Whether the entry must not start any more: the reason, or 0. */
@@ -241,7 +262,7 @@ void frame_pop(struct frame *frame);
 bool frame_inside(const struct pool *pool);
 /* Runs the entry in a frame of its own: for a task that helps, or whose submitter runs it. true: it returned. */
 bool frame_run(struct pool *pool, struct worker *worker, const struct entry *entry, unsigned kind);
-/* Calls the entry's dropped, in a frame that no panic lands in, and counts it; `flight`: the task is in flight. */
+/* Calls the entry's dropped in a frame that no panic lands in; `flight`: the task is in flight. */
 void frame_drop(struct pool *pool, const struct entry *entry, int reason, bool flight);
 /* The tasks of the pool in flight on this thread's stack, at least 1 on a worker of the pool, else 0. */
 unsigned frame_held(const struct pool *pool);

@@ -354,22 +354,22 @@ unsigned runq_flight(const struct runq *q)
     return (tail_accepted(load_seq(&q->tail)) - done) & FLIGHT_MASK;
 }
 
-void runq_gauges(const struct runq *q, unsigned *queued, unsigned *busy)
+/* Done, heads, tail in this order, so no difference is negative; the same once more means that they were of one moment. */
+struct runq_counts runq_count(const struct runq *q)
 {
-    uint64_t tail = load_seq(&q->tail);
+    struct runq_counts counts;
 
-    /* Each reading orders done, heads, tail, so no difference is negative; if done stood still it was one moment. */
     for (int tries = 0; tries < 8; tries++) {
-        uint32_t done = (uint32_t)load_seq(&q->done);
+        counts.done = load_seq(&q->done);
         uint32_t heads = taken(q);
-        uint64_t now = load_seq(&q->tail);
+        uint64_t tail = load_seq(&q->tail);
 
-        *busy = (heads - done) & FLIGHT_MASK;
-        *queued = (tail_accepted(now) - heads) & FLIGHT_MASK;
-        if (now == tail && (uint32_t)load_seq(&q->done) == done && taken(q) == heads)
-            return;
-        tail = now;
+        counts.taken = (heads - (uint32_t)counts.done) & FLIGHT_MASK;
+        counts.queued = (tail_accepted(tail) - heads) & FLIGHT_MASK;
+        if (load_seq(&q->done) == counts.done && taken(q) == heads && load_seq(&q->tail) == tail)
+            break;
     }
+    return counts;
 }
 
 bool runq_closed(const struct runq *q)

@@ -125,8 +125,12 @@ bool runq_drained(struct runq *q);
 unsigned runq_flight(const struct runq *q);
 unsigned runq_queued(const struct runq *q);
 
-/* Tasks queued and tasks taken but not ended, from one consistent reading where one can be had. */
-void runq_gauges(const struct runq *q, unsigned *queued, unsigned *busy);
+/* One reading of the counts: done, and at one moment later than that what is queued, and what is taken and not in done. */
+struct runq_counts {
+    uint64_t done;
+    unsigned queued, taken;
+};
+struct runq_counts runq_count(const struct runq *q);
 
 bool runq_closed(const struct runq *q);
 

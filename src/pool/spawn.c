@@ -208,14 +208,14 @@ int worker_add(struct pool *pool, bool searching)
     return worker_spawn(pool, searching);
 }
 
-/*
- * An uncounted worker may be made at any time: no submitter relies on it, and it looks at the queue before it parks.
- */
+/* The worker counts as searching, so that the task which it is made for does not make another. */
 int worker_ensure(struct pool *pool)
 {
-    if (load_seq(&pool->alive))
+    uint32_t none = 0;
+
+    if (load_seq(&pool->alive) || !cas_seq(&pool->alive, &none, 1))
         return 0;
-    int rc = worker_add(pool, false);
+    int rc = worker_spawn(pool, idle_search_begin(pool));
 
     return rc && load_seq(&pool->alive) ? 0 : rc;
 }
@@ -288,21 +288,16 @@ void worker_retire(struct worker *worker)
     rp_lock_release(&pool->lock);
 }
 
-/* Takes descriptors out of the table, and what their workers counted into the pool's own tally. */
+/* Takes descriptors out of the table. */
 static void cache_unlist_locked(struct pool *pool, struct cds_list_head *list)
 {
     struct cds_list_head *node;
 
-    add_seq(&pool->retirements, 1); /* odd: a snapshot that sums up now tries again */
     cds_list_for_each(node, list)
     {
-        const struct worker *worker = cached_worker(node);
-        table_take(&pool->table, worker->number);
-        add_relaxed(&pool->retired_tasks, load_relaxed(&worker->tasks)); /* its thread has retired, under this lock */
-        add_relaxed(&pool->retired_panics, load_relaxed(&worker->panics));
+        table_take(&pool->table, cached_worker(node)->number);
         pool->cached--;
     }
-    add_seq(&pool->retirements, 1);
 }
 
 /* One grace period for all of a list that is out of the table. Not under the lock, not in a section. */

@@ -12,6 +12,8 @@
 #include <errno.h>
 #include <sched.h>
 
+#define BUSY_TRIES 64
+
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
@@ -27,7 +29,7 @@ static int submit_slow(const struct rp_pool *handle, const struct entry *entry, 
 /* P2, P3 of idle.h. In the section that pool_enter opened, which it ends. */
 static inline void wake_and_exit(struct pool *pool)
 {
-    if (idle_must_wake(&pool->idle, &pool->alive, &pool->target) && idle_wake_one(pool)) {
+    if (idle_must_wake(pool) && idle_wake_one(pool)) {
         add_seq(&pool->guests, 1);
         pool_exit();
         worker_spawn(pool, true);
@@ -180,15 +182,16 @@ int rp_pool_submit_batch(struct rp_pool *pool, const struct rp_task *tasks, unsi
 {
     struct entry entry;
     struct how how;
-    unsigned accepted = 0;
+    unsigned accepted = 0, checked = 0; /* tasks before `checked` are right, and of one class from `accepted` on */
 
     if (!pool || (n && !tasks) || n > INT32_MAX)
         return -EINVAL;
     while (accepted < n) {
         int rc = task_read(&tasks[accepted], &entry, &how);
         if (!rc) {
-            unsigned length = run_length(&tasks[accepted], n - accepted);
-            unsigned claimed = batch_claim(pool, &tasks[accepted], length);
+            if (checked <= accepted)
+                checked = accepted + run_length(&tasks[accepted], n - accepted);
+            unsigned claimed = batch_claim(pool, &tasks[accepted], checked - accepted);
             accepted += claimed;
             if (claimed)
                 continue;
@@ -208,10 +211,11 @@ static void end_here(struct pool *pool, const struct entry *entry, int reason)
 {
     if (reason) {
         frame_drop(pool, entry, reason, false);
+        add_relaxed(&pool->outside_dropped, 1); /* a counter */
     } else if (frame_run(pool, worker_self(pool), entry, FRAME_CALLER)) {
-        add_relaxed(&pool->ran_elsewhere, 1); /* a counter */
+        add_relaxed(&pool->outside_completed, 1); /* a counter */
     } else {
-        add_relaxed(&pool->panicked_elsewhere, 1); /* a counter */
+        add_relaxed(&pool->outside_panicked, 1); /* a counter */
     }
 }
 
@@ -226,17 +230,22 @@ static int discard_oldest(struct pool *pool)
     return 0;
 }
 
-/* Another claim, a few times while a slot's consumer is about to leave it. Returns as runq_claim. */
+/*
+ * Another claim, for a while if only the ring has no room: a consumer is about to leave its slot, or tasks fill the
+ * ring whose workers are still to be made, which this then sees to. Returns as runq_claim, but never -EBUSY.
+ */
 static int claim_again(struct pool *pool, struct how how, bool newcomer, uint64_t *position)
 {
-    int rc = -EBUSY;
-
-    for (int tries = 0; rc == -EBUSY && tries < 64; tries++) {
-        if (tries)
-            sched_yield();
-        rc = runq_claim(&pool->runq, how.class, 1, newcomer, position);
+    for (int tries = 0;; tries++) {
+        int rc = runq_claim(&pool->runq, how.class, 1, newcomer, position);
+        if (rc != -EBUSY)
+            return rc;
+        if (tries >= BUSY_TRIES && (load_seq(&pool->alive) >= load_seq(&pool->target) || load_seq(&pool->spawn_failing)))
+            return -EAGAIN;
+        if (tries >= BUSY_TRIES)
+            idle_call_one(pool);
+        sched_yield();
     }
-    return rc == -EBUSY ? -EAGAIN : rc;
 }
 
 static int overload_of(const struct pool *pool, int overload)
@@ -299,7 +308,7 @@ static int submit_guest(struct pool *pool, const struct entry *entry, struct how
     if (rc != 1)
         return rc;
     runq_publish(&pool->runq, how.class, position, entry, true);
-    if (idle_must_wake(&pool->idle, &pool->alive, &pool->target))
+    if (idle_must_wake(pool))
         idle_call_one(pool);
     return 0;
 }

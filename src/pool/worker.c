@@ -51,10 +51,18 @@ void task_ended(struct pool *pool)
         task_ended_watched(pool, attention);
 }
 
+void task_failed(struct pool *pool, _Atomic uint64_t *how)
+{
+    add_seq(&pool->failing, 1);
+    add_relaxed(how, 1); /* ordered by its neighbours */
+    task_ended(pool);
+    add_seq(&pool->failed, 1);
+}
+
 void task_drop(struct pool *pool, const struct entry *entry, int reason)
 {
     frame_drop(pool, entry, reason, true);
-    task_ended(pool);
+    task_failed(pool, &pool->dropped);
 }
 
 int task_expired(const struct pool *pool, const struct entry *entry)
@@ -133,9 +141,8 @@ static void worker_run(struct worker *worker, const struct entry *entry)
 static void worker_panicked(struct worker *worker)
 {
     task_left(worker);
-    store_relaxed(&worker->panics, load_relaxed(&worker->panics) + 1); /* own word; ordered by [end] */
     panic_report(&worker->frame);
-    task_ended(worker->pool);
+    task_failed(worker->pool, &worker->pool->panicked);
     worker->frame.phase = FRAME_IDLE;
 }
 
@@ -143,7 +150,9 @@ bool pool_help(struct pool *pool, int drop)
 {
     struct entry entry;
 
-    if (!runq_take(&pool->runq, (unsigned)load_relaxed(&pool->ran_elsewhere), &entry))
+    static _Thread_local unsigned turn;
+
+    if (!runq_take(&pool->runq, turn++, &entry))
         return false;
     if (!drop)
         drop = task_expired(pool, &entry);
@@ -152,10 +161,9 @@ bool pool_help(struct pool *pool, int drop)
         return true;
     }
     if (frame_run(pool, worker_self(pool), &entry, FRAME_HELP))
-        add_relaxed(&pool->ran_elsewhere, 1); /* a counter; ordered by [end] */
+        task_ended(pool);
     else
-        add_relaxed(&pool->panicked_elsewhere, 1); /* a counter; ordered by [end] */
-    task_ended(pool);
+        task_failed(pool, &pool->panicked);
     return true;
 }
 
@@ -257,8 +265,10 @@ static void worker_loop(struct worker *worker, bool searching)
             if (worker_leave(worker, pool->min_workers, &searching))
                 return;
         } else {
-            searching = idle_park(pool, worker, searching);
-            if (!searching && worker_leave(worker, pool->min_workers, &searching))
+            uint32_t call = idle_park(pool, worker, searching);
+            unsigned floor = call == PARK_SURPLUS ? load_seq(&pool->target) : pool->min_workers;
+            searching = call == PARK_NOTIFIED;
+            if (!searching && worker_leave(worker, floor, &searching))
                 return;
         }
     }

@@ -1,7 +1,7 @@
 /*
  * rp_pool_submit_batch: it returns a prefix, the prefix meets exactly one fate each, the rest none.
  */
-#include "support/pool_htesta.h"
+#include "gates.h"
 
 #include <stdlib.h>
 

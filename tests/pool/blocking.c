@@ -1,7 +1,7 @@
 /*
  * rp_blocking_begin and end: a task that blocks is stood in for, within the bound, and for no longer than it says.
  */
-#include "support/pool_htesta.h"
+#include "gates.h"
 
 struct block {
     struct gate held, after; /* between begin and end; after end */

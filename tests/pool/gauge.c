@@ -1,7 +1,7 @@
 /*
  * Gauges, the snapshot and the list of workers: exact at rest, consistent at any moment, harmless without a pool.
  */
-#include "support/pool_htesta.h"
+#include "gates.h"
 
 #include <string.h>
 

@@ -2,7 +2,7 @@
  * What a submit does without room: each overload policy, from the pool's options and from the task, and the precedence
  * of the one over the other.
  */
-#include "support/pool_htesta.h"
+#include "gates.h"
 
 enum { DEPTH = 3 };
 

@@ -2,7 +2,7 @@
  * Priorities: the order in which queued tasks start. All on a pool of one worker that a gate holds while the queue is
  * filled, so that the order is the worker's alone.
  */
-#include "support/pool_htesta.h"
+#include "gates.h"
 
 enum { MOST = 400 };
 

@@ -1,7 +1,7 @@
 /*
  * Blocked submitters: who gets in, in what order, who may pass them, and that none stays behind, however its wait ends.
  */
-#include "support/pool_htesta.h"
+#include "gates.h"
 
 #include <signal.h>
 #include <stdlib.h>

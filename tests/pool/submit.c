@@ -2,7 +2,7 @@
  * rp_pool_submit and its forms: who gets the task, when a worker is made, what is accepted, what is refused, and that
  * an accepted task meets exactly one fate while a refused one meets none.
  */
-#include "support/pool_htesta.h"
+#include "gates.h"
 
 #include <string.h>
 
