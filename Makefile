@@ -87,7 +87,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 
 GOALS := $(or $(MAKECMDGOALS),all)
 TEST_GOALS := test check check-io_uring check-epoll check-headers check-exports check-install check-sanitized stress
-BUILD_GOALS := all bench demo install deps lint $(TEST_GOALS) $(BUILD)/%
+BUILD_GOALS := all bench bench-check demo install deps lint $(TEST_GOALS) $(BUILD)/%
 
 NEEDS := $(if $(filter $(BUILD_GOALS),$(GOALS)),build) \
     $(if $(filter $(TEST_GOALS) $(BUILD)/tests/%,$(GOALS)),test) \
@@ -221,14 +221,13 @@ check-sanitized: $(CANARY) $(RUNNER) $(COMMAND) $(DENY)
 	$(Q)$(RUN) io_uring $(RUNNER)
 	$(Q)$(RUN) epoll $(RUNNER)
 
-.PHONY: stress bench demo
+.PHONY: stress demo
 MINUTES ?= 2
 SEEDS ?= 4
 stress: $(STRESS) ## the randomised ledger over SEEDS seeds, on both backends, for MINUTES
 	$(Q)BUILD='$(BUILD)' tests/stress/run.sh $(MINUTES) $(SEEDS) $(SEED)
 
-bench: $(BUILD)/ringpool ## the benchmarks (ARGS chooses)
-	$(Q)$(BUILD)/ringpool bench $(ARGS)
+include bench/bench.mk
 
 demo: $(BUILD)/ringpool ## see it work
 	$(Q)$(BUILD)/ringpool demo $(ARGS)
@@ -285,4 +284,4 @@ deps: ## install or name the packages that building and testing need
 
 help: ## this list
 	@echo 'make [V=1] [CC=clang] [BUILD=build] [TARGET...]'
-	@awk -F ':.*## ' '/^[a-z][a-z_-]*:.*## / { printf "  %-15s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z][a-z_-]*:.*## / { printf "  %-15s %s\n", $$1, $$2 }' Makefile bench/bench.mk

@@ -1,29 +1,44 @@
-/* See bench.h. A workload is added by a line in the table and its declaration. */
+/* See bench.h. A workload of the pool is added in bench/workload.c, any other by a line in the table here. */
 #include "bench.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "args.h"
 #include "command.h"
+#include "workload.h"
 
-static const struct workload {
+static const struct {
     const char *name;
     int (*run)(int argc, char **argv);
     const char *summary;
-} workloads[] = {
+} others[] = {
     {"lock", bench_lock, "rp_lock beside pthread_mutex and a spinlock"},
 };
 
-#define WORKLOADS (sizeof(workloads) / sizeof(workloads[0]))
+#define OTHERS (sizeof(others) / sizeof(others[0]))
 
 static void print_usage_line(FILE *out)
 {
     fputs("usage: ringpool bench ", out);
-    for (size_t i = 0; i < WORKLOADS; i++)
-        fprintf(out, "%s%s", i ? "|" : "", workloads[i].name);
-    fputs(" [KEY=VALUE...] [--json]\n", out);
+    for (size_t i = 0; i < nworkloads; i++)
+        fprintf(out, "%s|", workloads[i].name);
+    for (size_t i = 0; i < OTHERS; i++)
+        fprintf(out, "%s%s", i ? "|" : "", others[i].name);
+    fputs(" [KEY=VALUE...] [--json], or ringpool bench --quick\n", out);
+}
+
+static void print_help(void)
+{
+    print_usage_line(stdout);
+    puts("");
+    for (size_t i = 0; i < nworkloads; i++)
+        printf("  %-10s %s\n", workloads[i].name, workloads[i].summary);
+    for (size_t i = 0; i < OTHERS; i++)
+        printf("  %-10s %s\n", others[i].name, others[i].summary);
+    puts("  --quick    a few of them in a small table");
+    puts("\n`ringpool bench WORKLOAD --help` lists its keys; `make bench` runs them beside other pools.");
 }
 
 int command_bench(int argc, char **argv)
@@ -33,16 +48,17 @@ int command_bench(int argc, char **argv)
         return STATUS_USAGE;
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
-        print_usage_line(stdout);
-        puts("");
-        for (size_t i = 0; i < WORKLOADS; i++)
-            printf("  %-8s %s\n", workloads[i].name, workloads[i].summary);
-        puts("\n`ringpool bench WORKLOAD --help` lists its keys.");
+        print_help();
         return STATUS_OK;
     }
-    for (size_t i = 0; i < WORKLOADS; i++)
+    if (strcmp(argv[1], "--quick") == 0 && argc == 2)
+        return bench_quick();
+    for (size_t i = 0; i < nworkloads; i++)
         if (strcmp(workloads[i].name, argv[1]) == 0)
-            return workloads[i].run(argc - 1, argv + 1);
+            return workloads[i].run(&ringpool_executor, argc - 1, argv + 1);
+    for (size_t i = 0; i < OTHERS; i++)
+        if (strcmp(others[i].name, argv[1]) == 0)
+            return others[i].run(argc - 1, argv + 1);
     fputs("ringpool bench: unknown workload ", stderr);
     print_name(stderr, argv[1]);
     fputs("; ", stderr);
@@ -50,49 +66,19 @@ int command_bench(int argc, char **argv)
     return STATUS_USAGE;
 }
 
-static void print_keys(FILE *out, const char *workload, const struct bench_key *keys, size_t n)
-{
-    fprintf(out, "usage: ringpool bench %s", workload);
-    for (size_t i = 0; i < n; i++)
-        fprintf(out, " [%s=%" PRIu64 "..%" PRIu64 "]", keys[i].name, keys[i].least, keys[i].most);
-    fputs(" [--json]\n", out);
-}
-
-static const struct bench_key *find_key(const struct bench_key *keys, size_t n, const char *name, size_t length)
-{
-    for (size_t i = 0; i < n; i++)
-        if (strlen(keys[i].name) == length && memcmp(keys[i].name, name, length) == 0)
-            return &keys[i];
-    return NULL;
-}
-
 enum bench_parsed bench_parse(const char *workload, const struct bench_key *keys, size_t n, int argc, char **argv,
                               bool *json)
 {
-    for (int i = 1; i < argc; i++) {
-        const char *equals = strchr(argv[i], '=');
-        const struct bench_key *key = equals ? find_key(keys, n, argv[i], (size_t)(equals - argv[i])) : NULL;
+    static const enum bench_parsed meaning[] = {
+        [ARGS_RUN] = BENCH_RUN,
+        [ARGS_HELP] = BENCH_HELP,
+        [ARGS_USAGE] = BENCH_USAGE,
+    };
+    struct arg_key numbers[BENCH_KEYS_MOST];
 
-        if (strcmp(argv[i], "--json") == 0) {
-            *json = true;
-            continue;
-        }
-        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
-            print_keys(stdout, workload, keys, n);
-            puts("");
-            for (size_t k = 0; k < n; k++)
-                printf("  %-10s %s\n", keys[k].name, keys[k].meaning);
-            return BENCH_HELP;
-        }
-        if (key && parse_number(equals + 1, key->least, key->most, key->value))
-            continue;
-        fprintf(stderr, "ringpool bench %s: %s ", workload, key ? "value out of range in" : "unknown key");
-        print_name(stderr, argv[i]);
-        fputs("; ", stderr);
-        print_keys(stderr, workload, keys, n);
-        return BENCH_USAGE;
-    }
-    return BENCH_RUN;
+    for (size_t i = 0; i < n; i++)
+        numbers[i] = (struct arg_key){keys[i].name, keys[i].least, keys[i].most, keys[i].value, keys[i].meaning, NULL};
+    return meaning[args_parse("ringpool bench", workload, numbers, n, argc, argv, json)];
 }
 
 static int compare_values(const void *a, const void *b)

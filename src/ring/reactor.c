@@ -39,6 +39,7 @@
 #include "base/fork.h"
 #include "base/futex.h"
 #include "base/rcu.h"
+#include "base/stack.h"
 #include "ring/backend.h"
 #include "ring/probe.h"
 #include "ring/wheel.h"
@@ -348,7 +349,7 @@ static int start_thread(struct reactor *reactor)
     if (pthread_attr_init(&attributes) != 0) {
         return -ENOMEM;
     }
-    pthread_attr_setstacksize(&attributes, STACK_SIZE);
+    pthread_attr_setstacksize(&attributes, STACK_SIZE + stack_tls_size());
     block_signals(&old);
     int rc = pthread_create(&reactor->thread, &attributes, reactor_main, reactor);
     pthread_sigmask(SIG_SETMASK, &old, NULL);

@@ -244,11 +244,11 @@ static int use_everything(void)
     return load_seq(&failures) != 0;
 }
 
-#if defined(__SANITIZE_ADDRESS__)
-#define WITH_ASAN 1
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
 #elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define WITH_ASAN 1
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED 1
 #endif
 #endif
 
@@ -257,8 +257,8 @@ Test(fork, a_child_finds_no_lock_held)
 {
     pthread_t makers[2], registrar;
 
-#ifdef WITH_ASAN
-    cr_skip("the locks of ASan's own allocator come into the child held");
+#ifdef SANITIZED
+    cr_skip_test("a sanitizer's own locks come into the child held");
 #endif
     for (int i = 0; i < 2; i++) {
         cr_assert_eq(pthread_create(&makers[i], NULL, make_readers, NULL), 0);

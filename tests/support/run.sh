@@ -4,7 +4,8 @@
 #   tests/support/run.sh io_uring|epoll RUNNER
 #
 # Succeeds only if tests ran, all passed, and no sanitizer has left a report. Criterion's own synthesis is the last
-# line when all is well. RP_TEST_BACKEND tells the tests which backend they were given.
+# line when all is well. A run that takes longer than RUN_TIMEOUT seconds is ended: a child that a test left behind can
+# keep Criterion waiting past its own time limit. RP_TEST_BACKEND tells the tests which backend they were given.
 set -eu
 
 backend=$1
@@ -36,7 +37,7 @@ printf '  %-7s %s%s\n' RUN "$what" "${SANITIZE:+ ($SANITIZE)}"
 
 rm -f "$name.tap"
 rc=0
-$prefix "$runner" -j2 --timeout "${TEST_TIMEOUT:-120}" --tap="$name.tap" ${TESTS:+--filter "$TESTS"} </dev/null || rc=$?
+timeout -k 10 "${RUN_TIMEOUT:-1200}" $prefix "$runner" -j2 --timeout "${TEST_TIMEOUT:-120}" --tap="$name.tap" ${TESTS:+--filter "$TESTS"} </dev/null || rc=$?
 
 ran=$(grep -E '^(not )?ok ' "$name.tap" 2>/dev/null | grep -vc '# SKIP' || :)
 for report in "$name".report.*; do

@@ -1,0 +1,323 @@
+/* See meter.h. */
+#include "meter.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#define NS 1000000000
+
+/* Two lines: the prefetcher fetches them in pairs. */
+#define LINES 128
+
+#define PRODUCER_STACK (256 << 10)
+
+/* --- the clock ---------------------------------------------------------------------------------------------------- */
+
+bool meter_uses_tsc;
+double meter_ns_per_tick = 1;
+
+int64_t meter_now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * NS + t.tv_nsec;
+}
+
+void meter_sleep_until(int64_t ns)
+{
+    struct timespec t = {.tv_sec = ns / NS, .tv_nsec = ns % NS};
+
+    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR)
+        ;
+}
+
+static bool tsc_is_steady(void)
+{
+    char line[4096];
+    bool steady = false;
+    FILE *file = fopen("/proc/cpuinfo", "re");
+
+    if (!file)
+        return false;
+    while (!steady && fgets(line, sizeof(line), file))
+        steady = strncmp(line, "flags", 5) == 0 && strstr(line, " constant_tsc") && strstr(line, " nonstop_tsc");
+    fclose(file);
+    return steady;
+}
+
+void meter_begin(void)
+{
+#if defined(__x86_64__)
+    enum { CALIBRATION_NS = 20000000 };
+    int64_t ns, ticks;
+
+    if (!tsc_is_steady())
+        return;
+    meter_uses_tsc = true;
+    ns = meter_now();
+    ticks = meter_ticks();
+    meter_sleep_until(ns + CALIBRATION_NS);
+    /* Both are read once more as close together as at first; an interruption in between shows in neither ratio. */
+    ns = meter_now() - ns;
+    ticks = meter_ticks() - ticks;
+    meter_ns_per_tick = (double)ns / (double)ticks;
+#else
+    (void)tsc_is_steady;
+#endif
+}
+
+uint64_t meter_steps(uint64_t ns)
+{
+    enum { TRIES = 9, STEPS = 200000 };
+    int64_t best = INT64_MAX;
+
+    for (int i = 0; i < TRIES; i++) {
+        int64_t begun = meter_now(), took;
+
+        meter_compute((uint64_t)begun, STEPS);
+        took = meter_now() - begun;
+        best = took < best ? took : best;
+    }
+    return (uint64_t)((double)ns * STEPS / (double)(best > 0 ? best : 1));
+}
+
+/* --- cells -------------------------------------------------------------------------------------------------------- */
+
+struct cell {
+    _Atomic uint64_t tasks; /* written by its thread; relaxed: whoever needs it exact has joined, or waits for it */
+    struct histogram *latency;
+    struct cell *next;
+} __attribute__((aligned(LINES)));
+
+static _Atomic(struct cell *) cells;    /* all, for the sum; pushed only */
+static _Atomic(struct cell *) prepared; /* popped only while threads run, so there is no ABA */
+static _Thread_local struct cell *mine;
+
+static struct cell *cell_make(void)
+{
+    struct cell *cell = aligned_alloc(LINES, sizeof(*cell));
+
+    if (!cell)
+        return NULL;
+    memset(cell, 0, sizeof(*cell));
+    cell->latency = malloc(sizeof(*cell->latency));
+    if (!cell->latency) {
+        free(cell);
+        return NULL;
+    }
+    return cell;
+}
+
+/* A task has nobody to report to. */
+static struct cell *cell_join(void)
+{
+    struct cell *cell = atomic_load(&prepared);
+
+    while (cell && !atomic_compare_exchange_weak(&prepared, &cell, cell->next))
+        ;
+    if (!cell) {
+        cell = cell_make();
+        if (!cell) {
+            fputs("bench: out of memory\n", stderr);
+            exit(1);
+        }
+        memset(cell->latency, 0, sizeof(*cell->latency));
+    }
+    cell->next = atomic_load(&cells);
+    while (!atomic_compare_exchange_weak(&cells, &cell->next, cell))
+        ;
+    return mine = cell;
+}
+
+bool cells_prepare(unsigned n)
+{
+    while (n--) {
+        struct cell *cell = cell_make();
+
+        if (!cell)
+            return false;
+        memset(cell->latency, 0, sizeof(*cell->latency));
+        cell->next = atomic_load(&prepared);
+        atomic_store(&prepared, cell);
+    }
+    return true;
+}
+
+uint64_t cells_tasks(void)
+{
+    uint64_t sum = 0;
+
+    for (struct cell *cell = atomic_load(&cells); cell; cell = cell->next)
+        sum += atomic_load_explicit(&cell->tasks, memory_order_acquire);
+    return sum;
+}
+
+void cells_latency(struct histogram *sum)
+{
+    for (struct cell *cell = atomic_load(&cells); cell; cell = cell->next)
+        histogram_merge(sum, cell->latency);
+}
+
+void cells_wait(uint64_t n, int64_t step_ns)
+{
+    while (cells_tasks() < n)
+        meter_sleep_until(meter_now() + step_ns);
+}
+
+/* --- tasks -------------------------------------------------------------------------------------------------------- */
+
+static inline void count(void)
+{
+    struct cell *cell = mine ? mine : cell_join();
+
+    /* Release: who sees the count sees what the task wrote before it. */
+    atomic_store_explicit(&cell->tasks, atomic_load_explicit(&cell->tasks, memory_order_relaxed) + 1,
+                          memory_order_release);
+}
+
+void task_count(void *unused)
+{
+    (void)unused;
+    count();
+}
+
+void task_spin(void *steps)
+{
+    meter_compute((uint64_t)(uintptr_t)steps, (uint64_t)(uintptr_t)steps);
+    count();
+}
+
+void task_sleep(void *ns)
+{
+    struct timespec t = {.tv_sec = (int64_t)(uintptr_t)ns / NS, .tv_nsec = (int64_t)(uintptr_t)ns % NS};
+
+    while (clock_nanosleep(CLOCK_MONOTONIC, 0, &t, &t) == EINTR)
+        ;
+    count();
+}
+
+void task_latency(void *ticks)
+{
+    int64_t now = meter_ticks();
+    struct cell *cell = mine ? mine : cell_join();
+
+    histogram_add(cell->latency, meter_ns(now - (int64_t)(uintptr_t)ticks));
+    count();
+}
+
+/* --- the process -------------------------------------------------------------------------------------------------- */
+
+static int64_t timeval_ns(struct timeval t)
+{
+    return (int64_t)t.tv_sec * NS + (int64_t)t.tv_usec * 1000;
+}
+
+struct usage usage_now(void)
+{
+    struct rusage used;
+
+    getrusage(RUSAGE_SELF, &used);
+    return (struct usage){
+        .wall = meter_now(),
+        .cpu = timeval_ns(used.ru_utime) + timeval_ns(used.ru_stime),
+        .switches = (uint64_t)used.ru_nvcsw + (uint64_t)used.ru_nivcsw,
+        .voluntary = (uint64_t)used.ru_nvcsw,
+    };
+}
+
+struct usage usage_since(const struct usage *before)
+{
+    struct usage now = usage_now();
+
+    return (struct usage){
+        .wall = now.wall - before->wall,
+        .cpu = now.cpu - before->cpu,
+        .switches = now.switches - before->switches,
+        .voluntary = now.voluntary - before->voluntary,
+    };
+}
+
+uint64_t usage_max_rss_kb(void)
+{
+    struct rusage used;
+
+    getrusage(RUSAGE_SELF, &used);
+    return (uint64_t)used.ru_maxrss;
+}
+
+uint64_t usage_rss_kb(void)
+{
+    unsigned long size, resident = 0;
+    FILE *file = fopen("/proc/self/statm", "re");
+
+    if (file) {
+        if (fscanf(file, "%lu %lu", &size, &resident) != 2)
+            resident = 0;
+        fclose(file);
+    }
+    return resident * (uint64_t)sysconf(_SC_PAGESIZE) / 1024;
+}
+
+/* --- threads that begin together ---------------------------------------------------------------------------------- */
+
+struct gang {
+    void (*body)(void *arg, unsigned i);
+    void *arg;
+    pthread_barrier_t there; /* all threads and the starter: ready, and then let go */
+};
+
+struct member {
+    pthread_t id;
+    struct gang *gang;
+    unsigned i;
+};
+
+static void *member_main(void *arg)
+{
+    struct member *self = arg;
+
+    pthread_barrier_wait(&self->gang->there);
+    pthread_barrier_wait(&self->gang->there);
+    self->gang->body(self->gang->arg, self->i);
+    return NULL;
+}
+
+int threads_run(unsigned n, void (*body)(void *arg, unsigned i), void *arg, struct usage *begun)
+{
+    struct gang gang = {.body = body, .arg = arg};
+    struct member *members = calloc(n, sizeof(*members));
+    pthread_attr_t attr;
+    int rc = 0;
+
+    if (!members)
+        return -ENOMEM;
+    pthread_barrier_init(&gang.there, NULL, n + 1);
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, PRODUCER_STACK);
+    for (unsigned i = 0; i < n && rc == 0; i++) {
+        members[i] = (struct member){.gang = &gang, .i = i};
+        rc = pthread_create(&members[i].id, &attr, member_main, &members[i]);
+    }
+    pthread_attr_destroy(&attr);
+    if (rc) {
+        /* Those that were made wait at the barrier for ever: the run is over, and the process with it. */
+        fprintf(stderr, "bench: cannot make %u threads: %s\n", n, strerror(rc));
+        exit(1);
+    }
+    pthread_barrier_wait(&gang.there);
+    *begun = usage_now();
+    pthread_barrier_wait(&gang.there);
+    for (unsigned i = 0; i < n; i++)
+        pthread_join(members[i].id, NULL);
+    pthread_barrier_destroy(&gang.there);
+    free(members);
+    return 0;
+}
