@@ -200,7 +200,10 @@ static void sleep_ms(uint64_t ms)
 static int measure_contended(const struct scene *scene, const struct kind *kind, unsigned n, struct result *result)
 {
     struct run run = {
-        .kind = kind, .arena = scene->arena, .steps = scene->steps, .gate = PTHREAD_MUTEX_INITIALIZER,
+        .kind = kind,
+        .arena = scene->arena,
+        .steps = scene->steps,
+        .gate = PTHREAD_MUTEX_INITIALIZER,
     };
     uint64_t sections = 0;
     unsigned made = 0;
@@ -348,8 +351,8 @@ static void report_json(struct table *table, uint64_t section, uint64_t ms)
 {
     char key[32];
 
-    printf("{\"workload\":\"lock\",\"cpus\":%d,\"section_ns\":%" PRIu64 ",\"rounds\":%d,\"ms\":%" PRIu64,
-           cpus(), section, ROUNDS, ms);
+    printf("{\"workload\":\"lock\",\"cpus\":%d,\"section_ns\":%" PRIu64 ",\"rounds\":%d,\"ms\":%" PRIu64, cpus(),
+           section, ROUNDS, ms);
     json_row("uncontended_ns", table->figures[0]);
     for (unsigned row = 1; row < table->rows; row++) {
         snprintf(key, sizeof(key), "threads_%u_per_s", table->threads[row]);

@@ -33,8 +33,8 @@ int complain_rc(const char *what, int rc);
 bool parse_number(const char *text, uint64_t least, uint64_t most, uint64_t *value);
 
 /*
- * A file name as one line of text that cannot steer a terminal: as it is if it is printable UTF-8, else in double quotes
- * with the escapes of C.
+ * A file name as one line of text that cannot steer a terminal: as it is if it is printable UTF-8, else in double
+ * quotes with the escapes of C.
  */
 void print_name(FILE *out, const char *name);
 

@@ -376,18 +376,20 @@ static int demo_run(struct demo *demo)
 static void print_help(void)
 {
     puts(USAGE "\n"
-         "\n"
-         "Counts bytes, lines and words (as GNU wc does in the C locale) and computes the CRC-32 of every regular file\n"
-         "below DIR (default " DEFAULT_DIRECTORY ") on the pool, a task for each file, and again in one thread; compares\n"
-         "the two, and measures how soon a submitted task starts. Symbolic links are not followed.\n"
-         "\n"
-         "  --workers N  capacity of the pool; 0, the default: the CPUs that affinity and cgroup allow\n"
-         "  --list       each file's figures as well\n"
-         "  --json       one JSON object instead of the text\n"
-         "  --help       this text\n"
-         "\n"
-         "Status: 0 all is well; 1 files could not be read (they are named on stderr), or the runs disagree; 2 bad\n"
-         "arguments; 128 + signal if interrupted.");
+               "\n"
+               "Counts bytes, lines and words (as GNU wc does in the C locale) and computes the CRC-32 of every\n"
+               "regular file below DIR (default " DEFAULT_DIRECTORY
+               ") on the pool, a task for each file, and again in one\n"
+               "thread; compares the two, and measures how soon a submitted task starts. Symbolic links are not\n"
+               "followed.\n"
+               "\n"
+               "  --workers N  capacity of the pool; 0, the default: the CPUs that affinity and cgroup allow\n"
+               "  --list       each file's figures as well\n"
+               "  --json       one JSON object instead of the text\n"
+               "  --help       this text\n"
+               "\n"
+               "Status: 0 all is well; 1 files could not be read (they are named on stderr), or the runs disagree;\n"
+               "2 bad arguments; 128 + signal if interrupted.");
 }
 
 /* One line: what is wrong with which argument, and the usage. */

@@ -18,8 +18,8 @@
 
 enum verdict {
     VERDICT_SAME = 0,
-    VERDICT_MISMATCH,   /* the pool's figures are wrong, or the task did not run exactly once */
-    VERDICT_CHANGED,    /* the file was changed, replaced or removed between the readings or during one */
+    VERDICT_MISMATCH, /* the pool's figures are wrong, or the task did not run exactly once */
+    VERDICT_CHANGED,  /* the file was changed, replaced or removed between the readings or during one */
     VERDICT_UNREADABLE,
 };
 
@@ -42,8 +42,8 @@ struct trouble {
 #define LATENCY_SAMPLES 500
 
 struct latency {
-    const char *name, *key; /* in the text, in JSON */
-    int64_t gap_ns;         /* between two submits; 0: back to back */
+    const char *name, *key;    /* in the text, in JSON */
+    int64_t gap_ns;            /* between two submits; 0: back to back */
     double p50, p90, p99, max; /* us */
 };
 

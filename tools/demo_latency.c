@@ -85,7 +85,7 @@ int demo_measure_latencies(struct demo *demo)
         [LATENCY_BACK_TO_BACK] = {.name = "back to back", .key = "back_to_back"},
     };
     struct rp_pool_options options = demo_pool_options();
-    struct sample (*samples)[WARM_UP + LATENCY_SAMPLES];
+    struct sample(*samples)[WARM_UP + LATENCY_SAMPLES];
     struct rp_pool *pool;
     int rc, ended;
 

@@ -15,11 +15,14 @@ static const struct gauge {
     size_t offset;
     enum { GAUGE_UNSIGNED, GAUGE_BOOL, GAUGE_COUNTER } kind;
 } gauges[] = {
-#define GAUGE(field, kind) {#field, offsetof(struct rp_pool_snapshot, field), kind}
-    GAUGE(capacity, GAUGE_UNSIGNED), GAUGE(running, GAUGE_UNSIGNED),   GAUGE(busy, GAUGE_UNSIGNED),
-    GAUGE(idle, GAUGE_UNSIGNED),     GAUGE(waiting, GAUGE_UNSIGNED),   GAUGE(blocked, GAUGE_UNSIGNED),
-    GAUGE(closed, GAUGE_BOOL),       GAUGE(submitted, GAUGE_COUNTER),  GAUGE(completed, GAUGE_COUNTER),
-    GAUGE(dropped, GAUGE_COUNTER),   GAUGE(rejected, GAUGE_COUNTER),   GAUGE(panicked, GAUGE_COUNTER),
+#define GAUGE(field, kind)                                                                                             \
+    {                                                                                                                  \
+#field, offsetof(struct rp_pool_snapshot, field), kind                                                         \
+    }
+    GAUGE(capacity, GAUGE_UNSIGNED), GAUGE(running, GAUGE_UNSIGNED),  GAUGE(busy, GAUGE_UNSIGNED),
+    GAUGE(idle, GAUGE_UNSIGNED),     GAUGE(waiting, GAUGE_UNSIGNED),  GAUGE(blocked, GAUGE_UNSIGNED),
+    GAUGE(closed, GAUGE_BOOL),       GAUGE(submitted, GAUGE_COUNTER), GAUGE(completed, GAUGE_COUNTER),
+    GAUGE(dropped, GAUGE_COUNTER),   GAUGE(rejected, GAUGE_COUNTER),  GAUGE(panicked, GAUGE_COUNTER),
     GAUGE(spawned, GAUGE_COUNTER),   GAUGE(expired, GAUGE_COUNTER),
 #undef GAUGE
 };
@@ -78,8 +81,8 @@ static void print_speed(const char *name, const struct demo *demo, int64_t ns)
 {
     const struct totals *totals = &demo->totals;
 
-    printf("  %-8s %10.0f %10.1f %10.3f\n", name, rate((double)totals->files, ns), rate((double)totals->bytes / 1e6, ns),
-           seconds(ns));
+    printf("  %-8s %10.0f %10.1f %10.3f\n", name, rate((double)totals->files, ns),
+           rate((double)totals->bytes / 1e6, ns), seconds(ns));
 }
 
 static void print_speeds(const struct demo *demo)

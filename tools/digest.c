@@ -14,12 +14,8 @@
 enum { BEGINS = 1, KEEPS = 2 };
 
 static const unsigned char kinds[256] = {
-    [0 ... '\t' - 1] = KEEPS,
-    ['\t' ... '\r'] = 0,
-    ['\r' + 1 ... ' ' - 1] = KEEPS,
-    [' '] = 0,
-    ['!' ... '~'] = KEEPS | BEGINS,
-    ['~' + 1 ... 255] = KEEPS,
+    [0 ... '\t' - 1] = KEEPS,       ['\t' ... '\r'] = 0,       ['\r' + 1 ... ' ' - 1] = KEEPS, [' '] = 0,
+    ['!' ... '~'] = KEEPS | BEGINS, ['~' + 1 ... 255] = KEEPS,
 };
 
 /* Returns whether the last byte was in a word. */

@@ -13,10 +13,10 @@
 #include <stdint.h>
 
 struct tree {
-    int root;           /* O_PATH */
-    char *prefix;       /* the directory as given, with one slash behind it; every path begins with it */
+    int root;     /* O_PATH */
+    char *prefix; /* the directory as given, with one slash behind it; every path begins with it */
     size_t prefix_length;
-    char **paths;       /* of the regular files, sorted */
+    char **paths; /* of the regular files, sorted */
     size_t files, room;
     uint64_t bytes;     /* sum of the sizes as the walk saw them */
     size_t directories; /* that were read, the root too */
