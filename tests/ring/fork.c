@@ -10,10 +10,10 @@
 #define MS INT64_C(1000000)
 
 /* ThreadSanitizer ends a child that starts threads when its parent had several. */
-#if defined(__SANITIZE_THREAD__)
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 #define CHILDREN_MAY_HAVE_THREADS false
 #elif defined(__has_feature)
-#define CHILDREN_MAY_HAVE_THREADS !__has_feature(thread_sanitizer)
+#define CHILDREN_MAY_HAVE_THREADS !(__has_feature(thread_sanitizer) || __has_feature(address_sanitizer))
 #else
 #define CHILDREN_MAY_HAVE_THREADS true
 #endif
