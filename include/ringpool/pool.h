@@ -218,7 +218,10 @@ RP_API unsigned rp_pool_waiting(const struct rp_pool *pool);
 RP_API unsigned rp_pool_cap(const struct rp_pool *pool);
 RP_API bool rp_pool_is_closed(const struct rp_pool *pool);
 
-/* All of them at one moment, see struct rp_pool_snapshot. Reads the worker table under RCU, without a lock. */
+/*
+ * All of them at one moment, see struct rp_pool_snapshot. Takes no lock of the pool; it may sleep for a fraction of a
+ * millisecond while a task is being counted as dropped or panicked.
+ */
 RP_API int rp_pool_snapshot(const struct rp_pool *pool, struct rp_pool_snapshot *out);
 
 /*

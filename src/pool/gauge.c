@@ -2,11 +2,14 @@
  * Gauges: what a pool says about itself. Everything here reads without a lock: the counts of the run queue, and the
  * worker table under RCU.
  */
+#include "base/futex.h"
 #include "pool/pool.h"
 
 #include <errno.h>
 
-#define ENDED_TRIES 1024
+#define ENDED_TRIES 1200
+#define ENDED_TRIES_AWAKE 200
+#define ENDED_NAP_NS 100000
 
 /* Enters for a gauge: false in a forked child, and where there is no pool. */
 static bool gauge_enter(const struct rp_pool *handle, struct pool **pool)
@@ -95,23 +98,24 @@ bool rp_pool_is_closed(const struct rp_pool *handle)
 
 /*
  * What ended, by how, with no task between being counted as dropped or panicked and being counted as done. That is some
- * instructions long; only a thread that is preempted there for long makes us give up, and `completed` then lacks its
- * task until the next snapshot.
+ * instructions long; a thread may be preempted there, so after some tries each further one sleeps a little. Only if
+ * that goes on for a tenth of a second do we give up, and `completed` then lacks that task until the next snapshot.
  */
 static struct runq_counts ended(const struct pool *pool, uint64_t *dropped, uint64_t *panicked)
 {
+    _Atomic uint32_t nobody = 0;
     struct runq_counts counts;
     uint64_t failed;
 
     for (int tries = 0; tries < ENDED_TRIES; tries++) {
+        if (tries > ENDED_TRIES_AWAKE)
+            futex_wait(&nobody, 0, rp_after(ENDED_NAP_NS));
         failed = load_seq(&pool->failed);
         *dropped = load_seq(&pool->dropped);
         *panicked = load_seq(&pool->panicked);
         counts = runq_count(&pool->runq);
         if (load_seq(&pool->failing) == failed)
             break;
-        if (tries % 16 == 15)
-            sched_yield();
     }
     return counts;
 }
@@ -145,15 +149,12 @@ int rp_pool_snapshot(const struct rp_pool *handle, struct rp_pool_snapshot *out)
     if (!out)
         return -EINVAL;
     *out = (struct rp_pool_snapshot){.closed = true};
-    int rc = pool_enter(handle, &pool);
+    int rc = guest_enter(handle, &pool); /* not a section: it may sleep */
     if (rc)
         return rc;
-    if (load_relaxed(&pool->forked)) /* constant in this process */
-        rc = -ECHILD;
-    else
-        snapshot_take(pool, out);
-    pool_exit();
-    return rc;
+    snapshot_take(pool, out);
+    guest_leave(pool);
+    return 0;
 }
 
 static void worker_info(const struct worker *worker, struct rp_worker_info *info)
