@@ -60,24 +60,24 @@ struct rp_pool_options {
                               newline, alive until return; must not call ringpool. NULL: one line on stderr each */
     void *log_user;
     int (*worker_start)(void *user, unsigned worker, void **local); /* on the new worker before its first task; worker
-                              is its number from 0, reused after its end. A negative return ends the worker, is logged
-                              and counted as a failed spawn */
-    void (*worker_stop)(void *user, unsigned worker, void *local); /* on the worker after its last task; not called
+                              is its number from 0, reused after its end. A negative return ends the worker and is
+                              logged; create returns it, later another worker is tried after a while */
+    void (*worker_stop)(void *user, unsigned worker, void *local);  /* on the worker after its last task; not called
                               when worker_start failed */
     void *worker_user;
-    size_t stack_size;  /* bytes per worker, beside what the program's thread-local variables take, rounded up to pages;
+    size_t stack_size; /* bytes per worker, beside what the program's thread-local variables take, rounded up to pages;
                            0: 256 KiB; below PTHREAD_STACK_MIN: -EINVAL. A guard page lies below it */
-    const char *name;   /* prefix of the thread names, copied, cut at 9 bytes; NULL: "rp" */
+    const char *name;  /* prefix of the thread names, copied, cut at 9 bytes; NULL: "rp" */
     const struct rp_allocator *allocator; /* copied; NULL: malloc */
     /* Beyond the agreed ones: */
-    const void *cpus;      /* a cpu_set_t: where workers may run; copied; NULL: as the thread that makes them */
-    size_t cpus_size;      /* its size in bytes; set it with cpus */
-    int sched_policy;      /* SCHED_OTHER (0), SCHED_BATCH, SCHED_IDLE, SCHED_FIFO, SCHED_RR of <sched.h> */
-    int sched_priority;    /* for SCHED_FIFO and SCHED_RR */
-    int backend;           /* enum rp_backend_choice */
-    bool own_reactor;      /* a reactor thread of its own instead of the one that pools share */
-    int log_level;         /* enum rp_log_level: the least severe that is logged; 0: warnings */
-    unsigned max_extra;    /* most workers beyond capacity that stand in for blocked ones; 0: 64 */
+    const void *cpus;   /* a cpu_set_t: where workers may run; copied; NULL: as the thread that makes them */
+    size_t cpus_size;   /* its size in bytes; set it with cpus */
+    int sched_policy;   /* SCHED_OTHER (0), SCHED_BATCH, SCHED_IDLE, SCHED_FIFO, SCHED_RR of <sched.h> */
+    int sched_priority; /* for SCHED_FIFO and SCHED_RR */
+    int backend;        /* enum rp_backend_choice */
+    bool own_reactor;   /* a reactor thread of its own instead of the one that pools share */
+    int log_level;      /* enum rp_log_level: the least severe that is logged; 0: warnings */
+    unsigned max_extra; /* most workers beyond capacity that stand in for blocked ones; 0: 64 */
     uint64_t reserved[8];
 };
 

@@ -27,7 +27,7 @@ enum rp_overload {
     RP_OVERLOAD_FAIL,           /* -EAGAIN */
     RP_OVERLOAD_DISCARD_NEWEST, /* accept the incoming task and drop it: returns 0 after dropped(arg, -EAGAIN) */
     RP_OVERLOAD_DISCARD_OLDEST, /* drop the oldest queued task in its favour, the lowest class first; -EAGAIN if none is queued */
-    RP_OVERLOAD_CALLER_RUNS,    /* run it in the submitting thread, before submit returns 0 */
+    RP_OVERLOAD_CALLER_RUNS, /* run it in the submitting thread, before submit returns 0 */
 };
 
 /*
@@ -47,24 +47,25 @@ struct rp_task {
      * is only logged, and it must not end its thread. It may call anything of the pool, destroy (deferred) too.
      */
     void (*dropped)(void *arg, int reason);
-    const char *label; /* shown in reports; must outlive the task; NULL: none */
-    int priority;      /* enum rp_priority */
-    int overload;      /* enum rp_overload */
-    int64_t deadline;  /* latest start (absolute); also bounds the submitter's blocking; 0: none */
-    int64_t timeout;   /* longest run, ns; 0: none. At its end the worker counts as hung until fn returns: nothing is
+    const char *label;  /* shown in reports; must outlive the task; NULL: none */
+    int priority;       /* enum rp_priority */
+    int overload;       /* enum rp_overload */
+    int64_t deadline;   /* latest start (absolute); also bounds the submitter's blocking; 0: none */
+    int64_t timeout;    /* longest run, ns; 0: none. At its end the worker counts as hung until fn returns: nothing is
                           interrupted, a warning names the task, and its context is cancelled with -ETIMEDOUT */
-    struct rp_ctx *ctx;  /* must be NULL in this version: -ENOTSUP */
-    struct rp_cq *cq;    /* must be NULL in this version: -ENOTSUP */
-    uint64_t user_data;  /* for the completion; without cq it is ignored */
+    struct rp_ctx *ctx; /* must be NULL in this version: -ENOTSUP */
+    struct rp_cq *cq;   /* must be NULL in this version: -ENOTSUP */
+    uint64_t user_data; /* for the completion; without cq it is ignored */
 };
 
 /* What the panic handler of a pool receives. Everything it points to lives until the handler returns. */
 struct rp_panic_info {
-    const char *reason;   /* the text of rp_panic, or what ended the task: "pthread_exit or cancellation", "SIGSEGV at 0x..." */
-    const char *label;    /* the task's label, or NULL */
-    int signal;           /* the contained signal's number, else 0 */
-    void *const *frames;  /* return addresses, innermost first, for backtrace_symbols(3) */
-    int nframes;          /* 0 where no backtrace could be taken */
+    const char
+        *reason; /* the text of rp_panic, or what ended the task: "pthread_exit or cancellation", "SIGSEGV at 0x..." */
+    const char *label;   /* the task's label, or NULL */
+    int signal;          /* the contained signal's number, else 0 */
+    void *const *frames; /* return addresses, innermost first, for backtrace_symbols(3) */
+    int nframes;         /* 0 where no backtrace could be taken */
 };
 
 /*

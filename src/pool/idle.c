@@ -40,7 +40,7 @@ bool idle_wake_one(struct pool *pool)
         if (top) {
             struct worker *worker = worker_at(pool, top - 1);
             if (!worker)
-                continue; /* the word is stale: that worker has left and was freed */
+                continue;                                 /* the word is stale: that worker has left and was freed */
             unsigned below = load_relaxed(&worker->next); /* validated by the tag */
             if (cas_seq(&pool->idle.word, &word, retag(word, below, 1))) {
                 park_call(worker, PARK_NOTIFIED);
@@ -99,8 +99,8 @@ uint32_t idle_park(struct pool *pool, struct worker *worker, bool searching)
         store_relaxed(&worker->next, idle_top(word));
     } while (!cas_seq(&pool->idle.word, &word,
                       retag(word, worker->number + 1, idle_searching(word) - (searching ? 1 : 0)))); /* W1 */
-    if (runq_ready(&pool->runq)) /* W2 */
-        idle_call_one(pool);     /* W3: may well call the caller itself */
+    if (runq_ready(&pool->runq))                                                                     /* W2 */
+        idle_call_one(pool); /* W3: may well call the caller itself */
     pool_dismiss_if_drained(pool);
     idle_dismiss_surplus(pool); /* a shrinking tune may not have found us on the stack */
     tick_arm(pool);
@@ -209,7 +209,8 @@ static bool some_parked_before(const struct pool *pool, int64_t before, int64_t 
 }
 
 /* Cuts the list behind its fresh part, of which as many expired ones are part as must stay. Returns what was cut. */
-static struct worker *cut(const struct pool *pool, struct worker **first, unsigned most, int64_t before, int64_t *oldest)
+static struct worker *cut(const struct pool *pool, struct worker **first, unsigned most, int64_t before,
+                          int64_t *oldest)
 {
     unsigned fresh = 0, total = 0;
     struct worker *worker = *first;

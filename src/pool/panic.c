@@ -187,7 +187,7 @@ static void frame_exits(void *arg)
         task_failed(frame->pool, &frame->pool->panicked);
     else
         add_relaxed(&frame->pool->outside_panicked, 1); /* a counter */
-    guest_leave(frame->pool); /* both run inside a call of a guest */
+    guest_leave(frame->pool);                           /* both run inside a call of a guest */
 }
 
 /* The frame outlives the jump; locals of this function are not read after it. */

@@ -406,7 +406,7 @@ int rp_pool_destroy(struct rp_pool *handle)
     if (!cas_acq_rel(&handle->state, &state, HANDLE_DYING))
         return -EALREADY;
     struct pool *pool = load_acquire(&handle->core); /* ours to take out from here on */
-    if (load_relaxed(&pool->forked)) {                /* constant in this process */
+    if (load_relaxed(&pool->forked)) {               /* constant in this process */
         pool_free_forked(pool);
         return 0;
     }

@@ -71,10 +71,10 @@ struct worker {
     int submitter_cpu;                           /* o: of its last task */
     bool born_searching;                         /* set before its thread starts */
     bool enlisted;                               /* o: counted in alive */
-    bool begun;                  /* o: it got as far as its loop */
-    bool started;                /* o: worker_start succeeded */
-    bool panicked;               /* o: its task did, and is not accounted for yet */
-    bool limited;                /* o: run_limit was armed for the task */
+    bool begun;                                  /* o: it got as far as its loop */
+    bool started;                                /* o: worker_start succeeded */
+    bool panicked;                               /* o: its task did, and is not accounted for yet */
+    bool limited;                                /* o: run_limit was armed for the task */
 
     struct frame frame;         /* o */
     void *local;                /* o: worker_start's */
@@ -132,24 +132,24 @@ struct pool {
     _Atomic uint32_t threads;           /* threads made and not yet handed to the cache */
     bool dying;                         /* l: destroyed: no reboot */
     unsigned extra;                     /* l: workers granted beyond capacity for blocked ones */
-    struct rp_lock dismiss_lock;                    /* taking the idle stack to end some of it */
-    struct rp_lock attr_lock;                       /* the stack in attr, while a thread is made from it */
+    struct rp_lock dismiss_lock;        /* taking the idle stack to end some of it */
+    struct rp_lock attr_lock;           /* the stack in attr, while a thread is made from it */
 
-    struct timer tick;                  /* expiry */
-    struct timer retry;                 /* making a worker again after a failure */
+    struct timer tick;  /* expiry */
+    struct timer retry; /* making a worker again after a failure */
     _Atomic uint32_t tick_armed;
-    _Atomic uint32_t spawn_failing;     /* 1: the retry timer looks after tasks without a worker */
-    _Atomic uint32_t dropping;          /* released with RP_RELEASE_DROP: a queued task is dropped at its dequeue */
-    int64_t retry_ns;                   /* l */
+    _Atomic uint32_t spawn_failing; /* 1: the retry timer looks after tasks without a worker */
+    _Atomic uint32_t dropping;      /* released with RP_RELEASE_DROP: a queued task is dropped at its dequeue */
+    int64_t retry_ns;               /* l */
 
-    _Atomic uint32_t guests;            /* calls that are in the pool outside of an RCU section */
-    _Atomic uint32_t ended;             /* futex: bumped when something that an ender waits for may be true */
-    _Atomic uint32_t excused;           /* tasks in flight that wait for the end themselves */
-    _Atomic uint32_t generation;        /* reboots so far */
-    _Atomic uint32_t begun;             /* futex: workers that have begun, or failed to */
-    _Atomic uint32_t populating;        /* create waits for that */
-    _Atomic int begin_error;            /* the first failure to begin */
-    _Atomic uint32_t deferred;          /* destroyed from inside: the last one out posts reap */
+    _Atomic uint32_t guests;     /* calls that are in the pool outside of an RCU section */
+    _Atomic uint32_t ended;      /* futex: bumped when something that an ender waits for may be true */
+    _Atomic uint32_t excused;    /* tasks in flight that wait for the end themselves */
+    _Atomic uint32_t generation; /* reboots so far */
+    _Atomic uint32_t begun;      /* futex: workers that have begun, or failed to */
+    _Atomic uint32_t populating; /* create waits for that */
+    _Atomic int begin_error;     /* the first failure to begin */
+    _Atomic uint32_t deferred;   /* destroyed from inside: the last one out posts reap */
     _Atomic uint32_t reaped;
     struct work reap;
 

@@ -37,11 +37,11 @@
 enum { WAITING, CALLED };
 
 struct waiter {
-    struct cds_list_head node;  /* under the room's lock */
-    _Atomic uint32_t word;      /* WAITING by the waiter, CALLED by others */
-    uint32_t since;             /* claims made when it came, as tail_accepted counts */
-    unsigned held;              /* tasks in flight on the waiter's own stack; 0: not a worker of this pool */
-    unsigned granted;           /* workers that stand in for it */
+    struct cds_list_head node; /* under the room's lock */
+    _Atomic uint32_t word;     /* WAITING by the waiter, CALLED by others */
+    uint32_t since;            /* claims made when it came, as tail_accepted counts */
+    unsigned held;             /* tasks in flight on the waiter's own stack; 0: not a worker of this pool */
+    unsigned granted;          /* workers that stand in for it */
 };
 
 void room_init(struct room *room)
@@ -83,8 +83,7 @@ void room_wake_all(struct pool *pool)
     struct waiter *waiter;
 
     rp_lock_acquire(&pool->room.lock);
-    cds_list_for_each_entry(waiter, &pool->room.waiters, node)
-    {
+    cds_list_for_each_entry (waiter, &pool->room.waiters, node) {
         store_release(&waiter->word, CALLED);
         futex_wake(&waiter->word, 1);
     }
@@ -173,7 +172,7 @@ static int waiter_try(struct pool *pool, struct waiter *me, unsigned class, uint
     }
     if (!is_head(pool, me))
         return runq_closed(&pool->runq) ? -ESHUTDOWN : -EAGAIN;
-    store_seq(&pool->room.pending, 0);                         /* H3 */
+    store_seq(&pool->room.pending, 0);                           /* H3 */
     int rc = runq_claim(&pool->runq, class, 1, false, position); /* H4 */
     if (rc == -EAGAIN && !me->held)
         room_target_changed(pool);

@@ -257,7 +257,8 @@ static bool ring_take(struct ring *ring, struct entry *out)
             } else {
                 *out = slot->entry;
             }
-            store_release(&slot->sequence, (head + ring->mask + 1) & POSITION_MASK); /* [vacate] pairs with slots_free */
+            store_release(&slot->sequence,
+                          (head + ring->mask + 1) & POSITION_MASK); /* [vacate] pairs with slots_free */
             return true;
         }
         uint64_t now = load_relaxed(&ring->head);
@@ -278,8 +279,14 @@ bool runq_take(struct runq *q, unsigned turn, struct entry *out)
 {
     static const uint8_t order[16][CLASSES] = {
 #define HIGH_FIRST {CLASS_HIGH, CLASS_NORMAL, CLASS_LOW}
-#define NORMAL_FIRST {CLASS_NORMAL, CLASS_HIGH, CLASS_LOW}
-#define LOW_FIRST {CLASS_LOW, CLASS_HIGH, CLASS_NORMAL}
+#define NORMAL_FIRST                                                                                                   \
+    {                                                                                                                  \
+        CLASS_NORMAL, CLASS_HIGH, CLASS_LOW                                                                            \
+    }
+#define LOW_FIRST                                                                                                      \
+    {                                                                                                                  \
+        CLASS_LOW, CLASS_HIGH, CLASS_NORMAL                                                                            \
+    }
         HIGH_FIRST, HIGH_FIRST, HIGH_FIRST, NORMAL_FIRST, HIGH_FIRST, HIGH_FIRST, HIGH_FIRST, NORMAL_FIRST,
         HIGH_FIRST, HIGH_FIRST, HIGH_FIRST, NORMAL_FIRST, HIGH_FIRST, HIGH_FIRST, HIGH_FIRST, LOW_FIRST,
     };

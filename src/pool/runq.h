@@ -69,7 +69,7 @@ _Static_assert(sizeof(struct slot) == 64, "a slot is one cache line");
 struct ring {
     uint64_t mask; /* size - 1; constant */
     struct slot *slots;
-    struct rp_lock claim_lock; /* side classes: from the look at the ring's room to the claim */
+    struct rp_lock claim_lock;                  /* side classes: from the look at the ring's room to the claim */
     alignas(CACHE_APART) _Atomic uint64_t head; /* next position to take; workers, by CAS */
     alignas(CACHE_APART) _Atomic uint64_t tail; /* next position to claim; side classes only, under claim_lock */
 };
@@ -79,8 +79,8 @@ struct ring {
  */
 struct runq {
     alignas(CACHE_APART) _Atomic uint64_t tail; /* S: the word described above */
-    _Atomic uint32_t done_seen;                 /* S: a recent value of done: a stale one only makes a claim reload it */
-    alignas(CACHE_APART) _Atomic uint64_t done; /* W: tasks that have ended, however */
+    _Atomic uint32_t done_seen; /* S: a recent value of done: a stale one only makes a claim reload it */
+    alignas(CACHE_APART) _Atomic uint64_t done;  /* W: tasks that have ended, however */
     alignas(CACHE_APART) _Atomic uint32_t limit; /* O: most tasks in flight */
     _Atomic uint32_t sides;                      /* O: 1 once a side ring exists */
     _Atomic uint64_t gate;                       /* room.c: newcomers claim only below it; 0: open */

@@ -240,7 +240,8 @@ static int claim_again(struct pool *pool, struct how how, bool newcomer, uint64_
         int rc = runq_claim(&pool->runq, how.class, 1, newcomer, position);
         if (rc != -EBUSY)
             return rc;
-        if (tries >= BUSY_TRIES && (load_seq(&pool->alive) >= load_seq(&pool->target) || load_seq(&pool->spawn_failing)))
+        if (tries >= BUSY_TRIES &&
+            (load_seq(&pool->alive) >= load_seq(&pool->target) || load_seq(&pool->spawn_failing)))
             return -EAGAIN;
         if (tries >= BUSY_TRIES)
             idle_call_one(pool);
@@ -313,7 +314,8 @@ static int submit_guest(struct pool *pool, const struct entry *entry, struct how
     return 0;
 }
 
-static __attribute__((noinline)) int submit_slow(const struct rp_pool *handle, const struct entry *entry, struct how how)
+static __attribute__((noinline)) int submit_slow(const struct rp_pool *handle, const struct entry *entry,
+                                                 struct how how)
 {
     struct pool *pool;
     int rc = guest_enter(handle, &pool);

@@ -67,7 +67,8 @@ void task_drop(struct pool *pool, const struct entry *entry, int reason)
 
 int task_expired(const struct pool *pool, const struct entry *entry)
 {
-    if (__builtin_expect(load_relaxed(&pool->dropping) != 0, 0)) /* the release drops what it sees itself; this is for the rest */
+    if (__builtin_expect(load_relaxed(&pool->dropping) != 0,
+                         0)) /* the release drops what it sees itself; this is for the rest */
         return -ESHUTDOWN;
     return entry->deadline && rp_now() >= entry->deadline ? -ETIMEDOUT : 0;
 }
@@ -250,8 +251,7 @@ static void worker_loop(struct worker *worker, bool searching)
             worker_run(worker, &entry);
             if (__builtin_expect(load_relaxed(&pool->forked) != 0, 0))
                 return; /* in a child that returned from the task that forked: it ends as a thread does */
-            if (__builtin_expect(is_surplus(pool), 0) &&
-                worker_leave(worker, load_seq(&pool->target), &searching))
+            if (__builtin_expect(is_surplus(pool), 0) && worker_leave(worker, load_seq(&pool->target), &searching))
                 return;
             continue;
         }
@@ -345,7 +345,8 @@ static void worker_exits(void *arg)
     struct pool *pool = worker->pool;
 
     if (worker->frame.phase != FRAME_IDLE) {
-        snprintf(worker->frame.reason, sizeof(worker->frame.reason), "the task ended its thread: pthread_exit or cancellation");
+        snprintf(worker->frame.reason, sizeof(worker->frame.reason),
+                 "the task ended its thread: pthread_exit or cancellation");
         worker->frame.nframes = 0;
         worker->frame.signal = 0;
         worker_panicked(worker);

@@ -32,7 +32,7 @@ enum { SAYS_BELL = 0, SAYS_TIMER = 1 };
 
 struct epoll {
     struct backend backend;
-    int epoll;              /* -1: the futex way */
+    int epoll; /* -1: the futex way */
     int bell;
     int timer;              /* -1: epoll_pwait2 knows the time itself */
     int64_t set;            /* what the timerfd is set to; INT64_MAX: disarmed */

@@ -25,8 +25,8 @@ enum { REASON_SIZE = 192, CAPABILITY_IPC_LOCK = 14, CAPABILITY_SYS_ADMIN = 21 };
 
 struct verdict {
     bool uring;
-    char reason[REASON_SIZE];      /* why not; empty if it is */
-    char text[REASON_SIZE + 16];   /* rp_backend() */
+    char reason[REASON_SIZE];    /* why not; empty if it is */
+    char text[REASON_SIZE + 16]; /* rp_backend() */
 };
 
 /*
@@ -108,8 +108,9 @@ static void explain_denial(char *out, size_t size, const struct backend_refusal 
     if (disabled >= 2) {
         snprintf(out, size, "io_uring denied by kernel.io_uring_disabled=%ld", disabled);
     } else if (disabled == 1 && standing.known && !capable(&standing, CAPABILITY_SYS_ADMIN)) {
-        snprintf(out, size, "io_uring denied by kernel.io_uring_disabled=1 without CAP_SYS_ADMIN or membership in "
-                            "kernel.io_uring_group");
+        snprintf(out, size,
+                 "io_uring denied by kernel.io_uring_disabled=1 without CAP_SYS_ADMIN or membership in "
+                 "kernel.io_uring_group");
     } else if (standing.filtered) {
         snprintf(out, size, "io_uring denied by seccomp: %s gave %s", refusal->call, name);
     } else if (standing.known) {
@@ -147,8 +148,9 @@ void probe_explain(char *out, size_t size, const struct backend_refusal *refusal
         if (strcmp(refusal->call, "io_uring_setup") != 0) {
             snprintf(out, size, "io_uring unavailable: %s is missing, ENOSYS", refusal->call);
         } else if (standing_now().filtered) {
-            snprintf(out, size, "io_uring unavailable: a seccomp filter hides io_uring_setup or the kernel lacks it, "
-                                "ENOSYS");
+            snprintf(out, size,
+                     "io_uring unavailable: a seccomp filter hides io_uring_setup or the kernel lacks it, "
+                     "ENOSYS");
         } else {
             snprintf(out, size, "io_uring unavailable: kernel lacks io_uring_setup, ENOSYS");
         }

@@ -62,26 +62,26 @@ enum {
  */
 struct reactor {
     struct rp_lock lock;
-    struct wheel wheel;              /* L */
-    struct timer *expired;           /* L: collected from the wheel, not yet fired; still armed to their owners */
-    struct timer *firing;            /* L: whose fire runs; compared only, it may be freed already */
-    bool fire_awaited;               /* L: somebody in timer_cancel_wait waits for `firing` */
-    struct work *work, **work_end;   /* L: oldest first */
-    int64_t sleep_until;             /* L: see above */
-    bool ending;                     /* L: the last reference is gone */
-    bool unjoined;                   /* L: nobody waits for the thread: it frees the reactor itself */
-    bool dead;                       /* L: inherited by a forked child: there is no thread */
-    _Atomic uint32_t fires_awaited;  /* futex: raised when a fire that was awaited has returned */
-    _Atomic uint32_t ringing;        /* futex: rings under way, and CLOSING */
-    struct backend *backend;         /* T opens and closes; C between */
-    _Atomic uint32_t started;        /* futex: 1 once `rc` and `refusal` say how opening went */
-    int rc;                          /* C: 0 */
-    struct backend_refusal refusal;  /* for reactor_get, when rc says so */
-    const struct backend_ops *ops;   /* C */
-    pthread_t thread;                /* C */
-    unsigned references;             /* R */
-    struct reactor *next, **link;    /* R: all there are */
-    char text[256];                  /* C */
+    struct wheel wheel;             /* L */
+    struct timer *expired;          /* L: collected from the wheel, not yet fired; still armed to their owners */
+    struct timer *firing;           /* L: whose fire runs; compared only, it may be freed already */
+    bool fire_awaited;              /* L: somebody in timer_cancel_wait waits for `firing` */
+    struct work *work, **work_end;  /* L: oldest first */
+    int64_t sleep_until;            /* L: see above */
+    bool ending;                    /* L: the last reference is gone */
+    bool unjoined;                  /* L: nobody waits for the thread: it frees the reactor itself */
+    bool dead;                      /* L: inherited by a forked child: there is no thread */
+    _Atomic uint32_t fires_awaited; /* futex: raised when a fire that was awaited has returned */
+    _Atomic uint32_t ringing;       /* futex: rings under way, and CLOSING */
+    struct backend *backend;        /* T opens and closes; C between */
+    _Atomic uint32_t started;       /* futex: 1 once `rc` and `refusal` say how opening went */
+    int rc;                         /* C: 0 */
+    struct backend_refusal refusal; /* for reactor_get, when rc says so */
+    const struct backend_ops *ops;  /* C */
+    pthread_t thread;               /* C */
+    unsigned references;            /* R */
+    struct reactor *next, **link;   /* R: all there are */
+    char text[256];                 /* C */
 };
 
 /* Guards the list, the shared ones and every count; held while a backend opens or closes, so that a fork falls on
@@ -242,7 +242,7 @@ static bool run_work_locked(struct reactor *reactor)
     reactor->work = NULL;
     reactor->work_end = &reactor->work;
     rp_lock_release(&reactor->lock);
-    while (work && !reactor->dead) { /* dead without the lock: only run itself, by a fork, could set it for us */
+    while (work && !reactor->dead) {    /* dead without the lock: only run itself, by a fork, could set it for us */
         struct work *next = work->next; /* run may free it */
         work->run(work);
         work = next;

@@ -43,11 +43,11 @@ bool reactor_is_self(const struct reactor *reactor);
  * due times fire in any order if the thread finds them due at once.
  */
 struct timer {
-    struct timer *next, **link;           /* wheel slot, or what is about to fire; under the reactor's lock */
-    int64_t due;                          /* absolute ns; under the reactor's lock */
-    void (*fire)(struct timer *timer);    /* on the reactor's thread, without its lock; must not block; may free it */
+    struct timer *next, **link;        /* wheel slot, or what is about to fire; under the reactor's lock */
+    int64_t due;                       /* absolute ns; under the reactor's lock */
+    void (*fire)(struct timer *timer); /* on the reactor's thread, without its lock; must not block; may free it */
     struct reactor *reactor;
-    uint32_t state;                       /* under the reactor's lock: idle or armed */
+    uint32_t state; /* under the reactor's lock: idle or armed */
 };
 
 void timer_init(struct timer *timer, struct reactor *reactor, void (*fire)(struct timer *timer));

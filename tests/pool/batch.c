@@ -86,12 +86,8 @@ Test(batch, an_error_in_the_middle_ends_the_prefix)
         int rc;
         struct rp_task wrong;
     } errors[] = {
-        {-EINVAL, {.priority = 9}},
-        {-EINVAL, {.overload = -3}},
-        {-EINVAL, {.timeout = -1}},
-        {-EINVAL, {.deadline = -1}},
-        {-ETIMEDOUT, {.deadline = 1}},
-        {-ENOTSUP, {.cq = (struct rp_cq *)&errors}},
+        {-EINVAL, {.priority = 9}},  {-EINVAL, {.overload = -3}},   {-EINVAL, {.timeout = -1}},
+        {-EINVAL, {.deadline = -1}}, {-ETIMEDOUT, {.deadline = 1}}, {-ENOTSUP, {.cq = (struct rp_cq *)&errors}},
     };
 
     for (unsigned e = 0; e < sizeof(errors) / sizeof(errors[0]); e++) {

@@ -11,7 +11,10 @@ struct block {
     bool no_end, panics;
 };
 
-#define BLOCK {.held = GATE_SHUT, .after = GATE_SHUT}
+#define BLOCK                                                                                                          \
+    {                                                                                                                  \
+        .held = GATE_SHUT, .after = GATE_SHUT                                                                          \
+    }
 
 static void block_run(void *arg)
 {

@@ -288,7 +288,7 @@ Test(pool_contain, a_handler_without_siginfo_is_chained_as_well)
 
 /* Runs the task in a pool, in a child, and never sees the end of it if the signal does what it does by default. */
 struct deadly {
-    bool contain;  /* a pool that contains exists */
+    bool contain;   /* a pool that contains exists */
     bool elsewhere; /* but the task runs in another, which does not */
     void (*fn)(void *arg);
 };

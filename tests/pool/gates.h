@@ -55,7 +55,10 @@ struct gate {
     _Atomic unsigned passed;
 };
 
-#define GATE_SHUT {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER}
+#define GATE_SHUT                                                                                                      \
+    {                                                                                                                  \
+        .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER                                         \
+    }
 
 /* The task that is held. */
 static inline void gate_hold(void *arg)

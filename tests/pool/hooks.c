@@ -11,7 +11,7 @@
 /* What the hooks saw. */
 struct book {
     _Atomic uint32_t starts, stops, wrong, asked, lines;
-    _Atomic uint32_t living[MOST]; /* by worker number */
+    _Atomic uint32_t living[MOST];       /* by worker number */
     _Atomic uint32_t fail_from, fail_to; /* the starts of these numbers, counted from 1, are refused */
 };
 
@@ -49,11 +49,8 @@ static void book_line(void *user, int level, const char *message)
 
 static struct rp_pool_options book_options(struct book *book)
 {
-    return (struct rp_pool_options){.worker_start = book_start,
-                                    .worker_stop = book_stop,
-                                    .worker_user = book,
-                                    .log = book_line,
-                                    .log_user = book};
+    return (struct rp_pool_options){
+        .worker_start = book_start, .worker_stop = book_stop, .worker_user = book, .log = book_line, .log_user = book};
 }
 
 static void burst(struct rp_pool *pool, unsigned n)

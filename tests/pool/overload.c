@@ -31,7 +31,9 @@ static int submit_fated(struct rp_pool *pool, struct fate *fate, int overload, i
 /* The pool's policy when `by_pool`, else the task's, against a pool that would do something else. */
 static struct rp_pool *full_pool_with(int overload, bool by_pool, struct gate *gate, struct fate queued[DEPTH])
 {
-    return full_pool(by_pool ? overload : overload == RP_OVERLOAD_FAIL ? RP_OVERLOAD_DISCARD_NEWEST : RP_OVERLOAD_FAIL,
+    return full_pool(by_pool                        ? overload
+                     : overload == RP_OVERLOAD_FAIL ? RP_OVERLOAD_DISCARD_NEWEST
+                                                    : RP_OVERLOAD_FAIL,
                      gate, queued);
 }
 
@@ -228,9 +230,9 @@ Test(overload, a_task_that_panics_in_its_caller_ends_the_task_and_not_the_caller
 {
     static struct gate gate = GATE_SHUT;
     static struct panics panics;
-    struct rp_pool *pool = pool_of(1, &(struct rp_pool_options){.overload = RP_OVERLOAD_CALLER_RUNS,
-                                                                .on_panic = note_panic,
-                                                                .panic_user = &panics});
+    struct rp_pool *pool = pool_of(
+        1,
+        &(struct rp_pool_options){.overload = RP_OVERLOAD_CALLER_RUNS, .on_panic = note_panic, .panic_user = &panics});
     int number = 42;
     struct rp_task task = {.fn = panic_with_number, .arg = &number, .label = "fragile"};
 

@@ -15,7 +15,10 @@ struct witness {
     void *innermost;
 };
 
-#define WITNESS {.lock = PTHREAD_MUTEX_INITIALIZER}
+#define WITNESS                                                                                                        \
+    {                                                                                                                  \
+        .lock = PTHREAD_MUTEX_INITIALIZER                                                                              \
+    }
 
 static void witness_panic(void *user, const struct rp_panic_info *info)
 {
@@ -54,7 +57,7 @@ Test(pool_panic, the_handler_gets_reason_label_and_frames)
     struct witness w = WITNESS;
     struct rp_pool_options options = {.on_panic = witness_panic, .panic_user = &w, .log = witness_log, .log_user = &w};
     struct rp_pool *pool = pool_make(1, &options);
-    struct rp_task task = {.fn = panic_task, .arg = (void *)(uintptr_t)"those", .label = "culprit"};
+    struct rp_task task = {.fn = panic_task, .arg = (void *)(uintptr_t) "those", .label = "culprit"};
     _Atomic uint32_t ran = 0;
 
     cr_assert_eq(rp_pool_submit_task(pool, &task), 0);
@@ -87,7 +90,7 @@ Test(pool_panic, without_a_handler_one_line_goes_to_the_log)
     struct witness w = WITNESS;
     struct rp_pool_options options = {.log = witness_log, .log_user = &w, .name = "named"};
     struct rp_pool *pool = pool_make(1, &options);
-    struct rp_task task = {.fn = panic_task, .arg = (void *)(uintptr_t)"many", .label = "culprit"};
+    struct rp_task task = {.fn = panic_task, .arg = (void *)(uintptr_t) "many", .label = "culprit"};
 
     cr_assert_eq(rp_pool_submit_task(pool, &task), 0);
     pool_end(pool);
@@ -125,7 +128,7 @@ static void resubmit_on_panic(void *user, const struct rp_panic_info *info)
 
     (void)info;
     if (add_seq(&w->panics, 1) < 5)
-        rp_pool_submit(w->pool, panic_task, (void *)(uintptr_t)"again");
+        rp_pool_submit(w->pool, panic_task, (void *)(uintptr_t) "again");
     else
         rp_pool_submit(w->pool, count_task, &w->resubmitted);
 }
@@ -136,7 +139,7 @@ Test(pool_panic, the_handler_may_submit)
     struct rp_pool_options options = {.on_panic = resubmit_on_panic, .panic_user = &w, .queue_depth = 2};
 
     w.pool = pool_make(1, &options);
-    cr_assert_eq(rp_pool_submit(w.pool, panic_task, (void *)(uintptr_t)"first"), 0);
+    cr_assert_eq(rp_pool_submit(w.pool, panic_task, (void *)(uintptr_t) "first"), 0);
     AWAIT(load_seq(&w.resubmitted) == 1);
     cr_assert_eq(load_seq(&w.panics), 6);
     pool_end(w.pool);
@@ -310,10 +313,8 @@ Test(pool_panic, in_a_task_that_its_submitter_runs_submit_returns)
     struct rp_pool_options options = {.on_panic = witness_panic, .panic_user = &w};
     struct rp_pool *pool = pool_make(1, &options);
     struct gate gate = {0};
-    struct rp_task task = {.fn = panic_task,
-                           .arg = (void *)(uintptr_t)"mine",
-                           .label = "caller's",
-                           .overload = RP_OVERLOAD_CALLER_RUNS};
+    struct rp_task task = {
+        .fn = panic_task, .arg = (void *)(uintptr_t) "mine", .label = "caller's", .overload = RP_OVERLOAD_CALLER_RUNS};
 
     cr_assert_eq(rp_pool_submit(pool, gate_pass, &gate), 0);
     cr_assert_eq(rp_pool_submit_task(pool, &task), 0);
@@ -332,8 +333,7 @@ Test(pool_panic, in_a_task_that_its_submitter_runs_submit_returns)
 static void run_one_that_panics(void *arg)
 {
     struct nest *nest = arg;
-    struct rp_task task = {
-        .fn = panic_task, .arg = (void *)(uintptr_t)"inner", .overload = RP_OVERLOAD_CALLER_RUNS};
+    struct rp_task task = {.fn = panic_task, .arg = (void *)(uintptr_t) "inner", .overload = RP_OVERLOAD_CALLER_RUNS};
 
     store_seq(&nest->rc, (uint32_t)-rp_pool_submit_task(nest->pool, &task));
     add_seq(&nest->went_on, 1);
@@ -360,7 +360,7 @@ static void help_some_that_panic(void *arg)
     struct nest *nest = arg;
 
     for (int i = 0; i < 3; i++)
-        rp_pool_try_submit(nest->pool, panic_task, (void *)(uintptr_t)"helped");
+        rp_pool_try_submit(nest->pool, panic_task, (void *)(uintptr_t) "helped");
     store_seq(&nest->rc, (uint32_t)-rp_pool_release_until(nest->pool, 0, NULL));
     add_seq(&nest->went_on, 1);
 }

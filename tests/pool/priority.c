@@ -80,7 +80,7 @@ Test(priority, of_every_16_takes_one_is_the_oldest_low_task_and_three_are_the_ol
 
     field_begin(&field, 390);
     for (int i = 0; i < 130; i++)
-        for (int class = RP_PRIO_NORMAL; class <= RP_PRIO_LOW; class++)
+        for (int class = RP_PRIO_NORMAL; class <= RP_PRIO_LOW; class ++)
             cr_assert_eq(field_add(&field, class, class * 1000 + i), 0);
     field_run(&field);
     for (int i = 0; i < 128; i++) {
@@ -139,9 +139,9 @@ Test(priority, a_stream_of_high_tasks_does_not_starve_a_low_one)
     stream.pool = pool;
     occupy(pool, &gate, 1);
     for (int i = 0; i < 4; i++)
-        cr_assert_eq(rp_pool_submit_task(pool, &(struct rp_task){.fn = stream_run,
-                                                                 .arg = &stream,
-                                                                 .priority = RP_PRIO_HIGH}), 0);
+        cr_assert_eq(
+            rp_pool_submit_task(pool, &(struct rp_task){.fn = stream_run, .arg = &stream, .priority = RP_PRIO_HIGH}),
+            0);
     cr_assert_eq(rp_pool_submit_task(pool, &(struct rp_task){.fn = low_run, .arg = &low, .priority = RP_PRIO_LOW}), 0);
     gate_open(&gate);
     ASSERT_EVENTUALLY(low.ran);
@@ -158,13 +158,14 @@ Test(priority, the_queue_depth_is_one_total_over_the_classes)
         struct field field = {.gate = GATE_SHUT};
 
         field_begin(&field, 6);
-        for (int class = RP_PRIO_NORMAL; class <= RP_PRIO_LOW; class++)
+        for (int class = RP_PRIO_NORMAL; class <= RP_PRIO_LOW; class ++)
             for (int i = 0; i < mixes[m][class]; i++)
                 cr_assert_eq(field_add(&field, class, 0), 0);
-        for (int class = RP_PRIO_NORMAL; class <= RP_PRIO_LOW; class++)
-            cr_assert_eq(rp_pool_submit_task(field.pool, &(struct rp_task){.fn = do_nothing,
-                                                                           .priority = class,
-                                                                           .overload = RP_OVERLOAD_FAIL}), -EAGAIN);
+        for (int class = RP_PRIO_NORMAL; class <= RP_PRIO_LOW; class ++)
+            cr_assert_eq(
+                rp_pool_submit_task(
+                    field.pool, &(struct rp_task){.fn = do_nothing, .priority = class, .overload = RP_OVERLOAD_FAIL}),
+                -EAGAIN);
         cr_assert_eq(rp_pool_waiting(field.pool), 6);
         field_run(&field);
     }

@@ -535,8 +535,8 @@ Test(submit, a_released_pool_refuses_every_form_and_every_policy)
 
 Test(submit, every_code_that_a_pool_returns_has_a_text_of_its_own)
 {
-    static const int codes[] = {EINVAL, ENOMEM, EAGAIN, ECHILD, ESHUTDOWN, ETIMEDOUT, ECANCELED, EDEADLK, EALREADY,
-                                EPERM, ENOTSUP, ENOSYS};
+    static const int codes[] = {EINVAL,    ENOMEM,  EAGAIN,   ECHILD, ESHUTDOWN, ETIMEDOUT,
+                                ECANCELED, EDEADLK, EALREADY, EPERM,  ENOTSUP,   ENOSYS};
     enum { CODES = sizeof(codes) / sizeof(codes[0]) };
 
     for (int i = 0; i < CODES; i++) {

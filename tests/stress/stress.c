@@ -41,7 +41,7 @@
 #include <unistd.h>
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define FAULTS false       /* the sanitizers keep SIGSEGV to themselves */
+#define FAULTS false        /* the sanitizers keep SIGSEGV to themselves */
 #define STACK (2048 * 1024) /* and put a megabyte of their own at the end of each stack */
 #else
 #define FAULTS true
@@ -85,19 +85,19 @@ struct trial {
     struct rp_pool_options options;
     unsigned capacity;
     struct rp_allocator allocator;
-    bool calm;                  /* nobody releases it before the end */
-    bool discards;              /* tasks may ask for any overload policy */
-    bool may_fail;              /* its allocator fails now and then */
+    bool calm;     /* nobody releases it before the end */
+    bool discards; /* tasks may ask for any overload policy */
+    bool may_fail; /* its allocator fails now and then */
     enum ending ending;
-    _Atomic bool failing;       /* the allocator does so now */
-    _Atomic bool released;      /* a release or destroy has begun at some time */
-    _Atomic bool over;          /* no reboot and no new submission from now on */
-    _Atomic int64_t allocated;  /* pieces of memory it holds */
-    _Atomic int destroyed;      /* destroys that returned 0 */
+    _Atomic bool failing;      /* the allocator does so now */
+    _Atomic bool released;     /* a release or destroy has begun at some time */
+    _Atomic bool over;         /* no reboot and no new submission from now on */
+    _Atomic int64_t allocated; /* pieces of memory it holds */
+    _Atomic int destroyed;     /* destroys that returned 0 */
     _Atomic uint64_t panics;
-    _Atomic unsigned used;      /* records taken */
+    _Atomic unsigned used; /* records taken */
     struct record records[RECORDS];
-    bool rested;                /* the snapshot below was taken at rest */
+    bool rested; /* the snapshot below was taken at rest */
     struct rp_pool_snapshot at_rest;
 };
 
@@ -204,7 +204,9 @@ static void replay_hint(void)
 {
     fprintf(stderr, "stress: again with --seed %" PRIu64 " --round %" PRIu64 " --backend %s --only %s\n", seed,
             (uint64_t)round_number,
-            backend == RP_BACKEND_EPOLL ? "epoll" : backend == RP_BACKEND_IO_URING ? "io_uring" : "auto",
+            backend == RP_BACKEND_EPOLL      ? "epoll"
+            : backend == RP_BACKEND_IO_URING ? "io_uring"
+                                             : "auto",
             mix_names[only]);
 }
 
@@ -434,8 +436,7 @@ static void meet_fate(struct record *r, int fate)
 
     progress++;
     if (before != FATE_NONE)
-        fail("record %td of pool %u meets fate %d after %d", r - r->trial->records, r->trial->number, fate,
-             before);
+        fail("record %td of pool %u meets fate %d after %d", r - r->trial->records, r->trial->number, fate, before);
     if (r->verdict == REJECTED)
         fail("record %td of pool %u was rejected and meets fate %d", r - r->trial->records, r->trial->number, fate);
 }
@@ -505,7 +506,9 @@ static void task_fill(struct trial *t, struct record *r, struct rp_task *task)
         .dropped = r->told ? dropped : NULL,
         .label = one_in(2) ? labels[rnd(3)] : NULL,
         .priority = one_in(3) ? (int)rnd(3) : RP_PRIO_NORMAL,
-        .overload = t->discards ? (int)rnd(6) : one_in(3) ? (one_in(2) ? RP_OVERLOAD_FAIL : RP_OVERLOAD_BLOCK) : 0,
+        .overload = t->discards ? (int)rnd(6)
+                    : one_in(3) ? (one_in(2) ? RP_OVERLOAD_FAIL : RP_OVERLOAD_BLOCK)
+                                : 0,
         .deadline = r->dated ? tiny_deadline() : 0,
         .timeout = one_in(8) ? 1 + rnd(1000000) : 0,
         .user_data = rnd(100),
@@ -923,14 +926,14 @@ static unsigned entries(const char *path)
 }
 
 /* Waits until `condition` holds, for at most SETTLE_NS of naps. */
-#define SETTLES(condition)                                                                    \
-    ({                                                                                        \
-        int64_t naps = 0;                                                                     \
-        while (!(condition) && naps < SETTLE_NS) {                                            \
-            nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);                           \
-            naps += 200000;                                                                   \
-        }                                                                                     \
-        (condition);                                                                          \
+#define SETTLES(condition)                                                                                             \
+    ({                                                                                                                 \
+        int64_t naps = 0;                                                                                              \
+        while (!(condition) && naps < SETTLE_NS) {                                                                     \
+            nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);                                                    \
+            naps += 200000;                                                                                            \
+        }                                                                                                              \
+        (condition);                                                                                                   \
     })
 
 static void ledger_check(struct trial *t)
@@ -1101,7 +1104,9 @@ int main(int argc, char **argv)
             return usage();
     }
     printf("stress: seed %" PRIu64 ", backend %s, mix %s\n", seed,
-           backend == RP_BACKEND_EPOLL ? "epoll" : backend == RP_BACKEND_IO_URING ? "io_uring" : rp_backend(),
+           backend == RP_BACKEND_EPOLL      ? "epoll"
+           : backend == RP_BACKEND_IO_URING ? "io_uring"
+                                            : rp_backend(),
            mix_names[only]);
     fflush(stdout);
     guest = true;

@@ -15,7 +15,7 @@
 struct child_setting {
     const char *stdout_path; /* open this for stdout instead of capturing it */
     bool closed_stdout;      /* and stdin with it, so that one more file may take stdout's number */
-    bool unprivileged; /* as nobody, if the tests run as root, who can read everything */
+    bool unprivileged;       /* as nobody, if the tests run as root, who can read everything */
 };
 
 struct child_result {
