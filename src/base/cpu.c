@@ -307,8 +307,9 @@ unsigned cpu_quota_below(const char *proc_dir, const char *fs_prefix)
 }
 
 /* The kernel refuses a mask smaller than its own with EINVAL, and does not say how large that is. */
-static unsigned cpus_allowed(void)
+unsigned cpu_allowed(void)
 {
+    int saved = errno;
     long online;
 
     for (int cpus = CPU_SETSIZE; cpus <= 1 << 20; cpus *= 2) {
@@ -319,6 +320,7 @@ static unsigned cpus_allowed(void)
         int count = rc == 0 ? CPU_COUNT_S(size, mask) : 0;
 
         CPU_FREE(mask);
+        errno = saved;
         if (rc == 0 && count > 0) {
             return (unsigned)count;
         }
@@ -327,6 +329,7 @@ static unsigned cpus_allowed(void)
         }
     }
     online = sysconf(_SC_NPROCESSORS_ONLN);
+    errno = saved;
     return online > 0 ? (unsigned)online : 1;
 }
 
@@ -337,7 +340,7 @@ unsigned cpu_available(void)
     unsigned cpus;
 
     (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
-    cpus = smaller(cpus_allowed(), cpu_quota_below("/proc/self", ""));
+    cpus = smaller(cpu_allowed(), cpu_quota_below("/proc/self", ""));
     (void)pthread_setcancelstate(cancel_state, NULL);
     errno = saved;
     return cpus;

@@ -21,6 +21,9 @@
  */
 unsigned cpu_available(void);
 
+/* CPUs that the caller's affinity mask allows, at least 1. A system call. Keeps errno. */
+unsigned cpu_allowed(void);
+
 /*
  * The cgroup's part of cpu_available: CPUs that the quota grants, rounded up, 0 for no limit. Reads `cgroup` and
  * `mountinfo` below proc_dir ("/proc/self"), and puts fs_prefix ("") before every mount point that they name, so that

@@ -20,6 +20,7 @@
 #include <string.h>
 
 #define EXPIRY_DEFAULT_NS INT64_C(1000000000)
+#define ROOM_SPIN_NS 20000
 #define STACK_DEFAULT (256 * 1024)
 #define EXTRA_DEFAULT 64
 
@@ -463,6 +464,7 @@ static void pool_options(struct pool *pool, const struct rp_pool_options *o)
     pool->queue_depth = o->queue_depth;
     pool->max_extra = o->max_extra ? o->max_extra : EXTRA_DEFAULT;
     pool->expiry_ns = o->expiry_ns ? o->expiry_ns : EXPIRY_DEFAULT_NS;
+    pool->spin_ns = cpu_allowed() > 1 ? ROOM_SPIN_NS : 0;
     pool->stack_size = (o->stack_size ? o->stack_size : STACK_DEFAULT) + stack_tls_size();
     pool->log = (struct log){.write = o->log, .user = o->log_user, .level = o->log_level};
     snprintf(pool->name, sizeof(pool->name), "%s", o->name && *o->name ? o->name : "rp");

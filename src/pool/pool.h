@@ -116,6 +116,7 @@ struct pool {
     unsigned min_workers, max_blocking, queue_depth, max_extra;
     unsigned standing; /* workers made at creation and reboot */
     int64_t expiry_ns;
+    int64_t spin_ns; /* how long a submitter looks for room before it blocks; 0: it may not, on a single CPU */
     struct rp_pool_options hooks; /* the user's functions */
     struct rp_allocator allocator;
     struct log log;
@@ -281,6 +282,8 @@ void panic_stack_clear(struct worker *worker);
 void room_init(struct room *room);
 /* Blocks until the claim succeeds: as runq_claim, and -ETIMEDOUT, -EDEADLK, -EAGAIN (max_blocking). A guest. */
 int room_claim(struct pool *pool, unsigned class, int64_t deadline, uint64_t *position);
+/* Looks for room for some microseconds: as runq_claim for one newcomer. Any thread, also inside an RCU section. */
+int room_soon(struct pool *pool, unsigned class, uint64_t *position);
 /* There is room, or may be: tells the first blocked submitter. */
 void room_signal(struct pool *pool);
 void room_wake_all(struct pool *pool);

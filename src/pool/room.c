@@ -1,20 +1,24 @@
 /*
- * Room: submitters that block until a task more may be in flight.
+ * Room: submitters that wait until a task more may be in flight.
  *
- * They stand in a list, first come first served. Only the first of them (the head) claims; newcomers that do not block
- * may claim besides it, which is what keeps a saturated pool fast, but no more than OVERTAKES of them: while somebody
- * waits, `gate` holds the claim number from which on newcomers count as having no room.
+ * A submitter that finds no room looks for it for some microseconds (room_soon), since a task ends sooner than a thread
+ * is put to sleep and woken. Then it stands in a list, first come first served. Only the first of the list (the head)
+ * claims; newcomers may claim besides it, which is what keeps a saturated pool fast, but no more than OVERTAKES of them
+ * for each head: `gate` holds the claim number from which on newcomers count as having no room.
  *
  * No wake-up is lost.                            The head                      Whoever ends a task
  * The order of each side is what makes it so:      H1 is counted in attention     E1 done + 1
- *                                                  H2 resets its own word         E2 load attention
+ *                                                  H2 own word = LOOKING          E2 load attention
  *                                                  H3 clears pending              E3 pending 0 -> 1, and only then:
- *                                                  H4 claims (reads done)         E4 sets the head's word, wakes it
- *                                                  H5 sleeps while its word is as in H2
+ *                                                  H4 claims (reads done)         E4 the head's word = CALLED; wakes it
+ *                                                  H5 word LOOKING -> SLEEPING       if it was SLEEPING
+ *                                                     by CAS, and sleeps
  * All seq_cst but the words. Say E1 comes too late for H4. Then E2 comes after H1 and sees the waiter, and E3 comes after
- * H3: it finds pending 0 and calls the head, after H2, so that H5 does not sleep; or it finds pending 1, set after H3 by
- * another one that calls the head as well. `pending` is a throttle: one call at a time, however many tasks end. It is
- * cleared before the claim, never after: cleared later it could swallow the call for room that the claim did not see.
+ * H3: it finds pending 0 and calls the head, after H2, so that H5 fails or is woken; or it finds pending 1, set after H3
+ * by another one that calls the head as well. `pending` is a throttle: it says that the head was called and has not yet
+ * gone back to H3. While a called head looks around for room pending stays 1, so that tasks end without a look at the
+ * list. It is cleared before the last claim, never after: cleared later it could swallow the call for room that the
+ * claim did not see.
  *
  * Headship passes on when the head leaves, with room, in vain, or at its deadline: it takes itself off the list, clears
  * pending (a call may have been for the one that leaves) and, if there is room, calls the next head. Room that comes
@@ -34,12 +38,12 @@
 
 #define OVERTAKES 1024
 
-enum { WAITING, CALLED };
+enum { LOOKING, SLEEPING, CALLED };
 
 struct waiter {
     struct cds_list_head node; /* under the room's lock */
-    _Atomic uint32_t word;     /* WAITING by the waiter, CALLED by others */
-    uint32_t since;            /* claims made when it came, as tail_accepted counts */
+    _Atomic uint32_t word;     /* LOOKING and SLEEPING by the waiter, CALLED by others */
+    _Atomic uint32_t head;     /* 1: first of the list; set under the room's lock, once and for all */
     unsigned held;             /* tasks in flight on the waiter's own stack; 0: not a worker of this pool */
     unsigned granted;          /* workers that stand in for it */
 };
@@ -54,13 +58,23 @@ static struct waiter *head_locked(struct room *room)
     return cds_list_empty(&room->waiters) ? NULL : cds_list_first_entry(&room->waiters, struct waiter, node);
 }
 
-/* Newcomers are stopped OVERTAKES claims after the head came, which is sooner than for anybody behind it. */
-static void gate_set_locked(struct pool *pool)
+/* The list's head has changed: from now on OVERTAKES newcomers may claim besides the new one. */
+static void head_changed_locked(struct pool *pool)
 {
-    const struct waiter *head = head_locked(&pool->room);
-    uint64_t gate = head ? UINT64_C(1) << 63 | ((head->since + OVERTAKES) & FLIGHT_MASK) : 0;
+    struct waiter *head = head_locked(&pool->room);
+    uint64_t gate = 0;
 
+    if (head) {
+        gate = UINT64_C(1) << 63 | ((tail_accepted(load_seq(&pool->runq.tail)) + OVERTAKES) & FLIGHT_MASK);
+        store_release(&head->head, 1); /* it reads that after a call, or made it itself */
+    }
     store_seq(&pool->runq.gate, gate);
+}
+
+/* true: it sleeps, and the caller owes it a futex_wake. */
+static bool waiter_call_locked(struct waiter *waiter)
+{
+    return exchange_acq_rel(&waiter->word, CALLED) == SLEEPING;
 }
 
 void room_signal(struct pool *pool)
@@ -71,10 +85,9 @@ void room_signal(struct pool *pool)
         return;
     rp_lock_acquire(&room->lock);
     struct waiter *head = head_locked(room);
-    if (head)
-        store_release(&head->word, CALLED); /* E4 */
+    bool asleep = head && waiter_call_locked(head); /* E4 */
     rp_lock_release(&room->lock);
-    if (head)
+    if (asleep)
         futex_wake(&head->word, 1); /* it may have gone: then nobody sleeps there, or on a word that expects such */
 }
 
@@ -83,10 +96,9 @@ void room_wake_all(struct pool *pool)
     struct waiter *waiter;
 
     rp_lock_acquire(&pool->room.lock);
-    cds_list_for_each_entry (waiter, &pool->room.waiters, node) {
-        store_release(&waiter->word, CALLED);
-        futex_wake(&waiter->word, 1);
-    }
+    cds_list_for_each_entry (waiter, &pool->room.waiters, node)
+        if (waiter_call_locked(waiter))
+            futex_wake(&waiter->word, 1);
     rp_lock_release(&pool->room.lock);
 }
 
@@ -123,12 +135,12 @@ static int waiter_join(struct pool *pool, struct waiter *me)
     if (pool->max_blocking && room_blocked(pool) >= pool->max_blocking) {
         rc = -EAGAIN;
     } else {
-        me->since = tail_accepted(load_seq(&pool->runq.tail));
         cds_list_add_tail(&me->node, &room->waiters);
         room->inside += me->held > 0;
         room->held += me->held;
         add_seq(&room->attention, 1); /* H1 */
-        gate_set_locked(pool);
+        if (head_locked(room) == me)
+            head_changed_locked(pool);
     }
     rp_lock_release(&room->lock);
     return rc;
@@ -139,49 +151,94 @@ static void waiter_leave(struct pool *pool, struct waiter *me)
     struct room *room = &pool->room;
 
     rp_lock_acquire(&room->lock);
+    bool head = head_locked(room) == me;
     cds_list_del(&me->node);
     room->inside -= me->held > 0;
     room->held -= me->held;
     sub_seq(&room->attention, 1);
-    gate_set_locked(pool);
+    if (head)
+        head_changed_locked(pool);
     rp_lock_release(&room->lock);
     for (; me->granted; me->granted--)
         extra_return(pool);
+    if (!head)
+        return; /* no call is ever for another than the head */
     store_seq(&room->pending, 0);
     if (room_blocked(pool) && (runq_has_room(&pool->runq) || runq_closed(&pool->runq)))
         room_signal(pool);
 }
 
-static bool is_head(struct pool *pool, const struct waiter *me)
+/* Looks for room for a short while. The claim's result, -EAGAIN if there was none. */
+static int look_around(struct pool *pool, unsigned class, bool newcomer, uint64_t *position)
 {
-    rp_lock_acquire(&pool->room.lock);
-    bool head = head_locked(&pool->room) == me;
-    rp_lock_release(&pool->room.lock);
-    return head;
+    int64_t until = 0;
+
+    for (;;) {
+        for (int i = 0; i < 16; i++) {
+            if (newcomer && runq_gate_shut(&pool->runq))
+                return -EAGAIN;
+            if (runq_has_room(&pool->runq) || runq_closed(&pool->runq)) {
+                int rc = runq_claim(&pool->runq, class, 1, newcomer, position);
+                if (rc != -EAGAIN)
+                    return rc;
+            }
+            cpu_relax();
+        }
+        int64_t now = rp_now();
+        if (!until)
+            until = now + pool->spin_ns;
+        else if (now >= until)
+            return -EAGAIN;
+    }
+}
+
+int room_soon(struct pool *pool, unsigned class, uint64_t *position)
+{
+    return pool->spin_ns ? look_around(pool, class, true, position) : -EAGAIN;
 }
 
 /* One look of a waiter: the claim's result, -EAGAIN to sleep on. */
 static int waiter_try(struct pool *pool, struct waiter *me, unsigned class, uint64_t *position)
 {
-    store_relaxed(&me->word, WAITING); /* H2: a call that this undoes is answered by the look below */
+    bool called = load_acquire(&me->word) == CALLED;
+
+    store_relaxed(&me->word, LOOKING); /* H2: a call that this undoes is answered by the look below */
     while (me->held && stuck(pool)) {
         if (!extra_grant(pool))
             return -EDEADLK;
         me->granted++;
         room_signal(pool); /* the new room is the head's */
     }
-    if (!is_head(pool, me))
+    if (!load_acquire(&me->head))
         return runq_closed(&pool->runq) ? -ESHUTDOWN : -EAGAIN;
-    store_seq(&pool->room.pending, 0);                           /* H3 */
-    int rc = runq_claim(&pool->runq, class, 1, false, position); /* H4 */
+    int rc = -EAGAIN;
+    if (called && pool->spin_ns)
+        rc = look_around(pool, class, false, position);
+    if (rc == -EAGAIN) {
+        store_seq(&pool->room.pending, 0);                       /* H3 */
+        rc = runq_claim(&pool->runq, class, 1, false, position); /* H4 */
+    }
     if (rc == -EAGAIN && !me->held)
         room_target_changed(pool);
     return rc;
 }
 
+/* H5. -ETIMEDOUT at `until`. */
+static int waiter_sleep(struct waiter *me, int64_t until)
+{
+    uint32_t word = LOOKING;
+
+    if (!cas_acq_rel(&me->word, &word, SLEEPING))
+        return 0;
+    while (load_acquire(&me->word) == SLEEPING)
+        if (futex_wait(&me->word, SLEEPING, until) == -ETIMEDOUT)
+            return -ETIMEDOUT;
+    return 0;
+}
+
 int room_claim(struct pool *pool, unsigned class, int64_t deadline, uint64_t *position)
 {
-    struct waiter me = {.word = WAITING, .held = frame_held(pool)};
+    struct waiter me = {.word = LOOKING, .held = frame_held(pool)};
     int64_t pause = 50000;
     int rc = waiter_join(pool, &me);
 
@@ -197,7 +254,7 @@ int room_claim(struct pool *pool, unsigned class, int64_t deadline, uint64_t *po
             if (pause < 10000000)
                 pause *= 2;
         }
-        if (futex_wait(&me.word, WAITING, until) == -ETIMEDOUT && deadline && rp_now() >= deadline) {
+        if (waiter_sleep(&me, until) == -ETIMEDOUT && deadline && rp_now() >= deadline) {
             rc = -ETIMEDOUT;
             break;
         }

@@ -100,13 +100,6 @@ static unsigned room_at(struct runq *q, uint64_t tail, unsigned want)
     return flight < limit ? limit - flight : 0;
 }
 
-static inline bool gate_shut(const struct runq *q, uint64_t tail)
-{
-    uint64_t gate = load_acquire(&q->gate);
-
-    return gate && ((tail_accepted(tail) - (uint32_t)gate) & FLIGHT_MASK) < FLIGHT_MAX;
-}
-
 static inline uint64_t tail_plus(uint64_t tail, unsigned class, unsigned n)
 {
     if (class == CLASS_NORMAL)
@@ -141,7 +134,7 @@ static int claim_look(struct runq *q, uint64_t tail, bool newcomer, unsigned *n)
     if (tail & TAIL_CLOSED)
         return -ESHUTDOWN;
     unsigned room = room_at(q, tail, *n);
-    if (room == 0 || (newcomer && gate_shut(q, tail)))
+    if (room == 0 || (newcomer && gate_shut_at(q, tail)))
         return -EAGAIN;
     if (room < *n)
         *n = room;

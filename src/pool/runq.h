@@ -145,4 +145,17 @@ static inline bool runq_has_room(struct runq *q)
     return ((tail_accepted(load_seq(&q->tail)) - (uint32_t)load_seq(&q->done)) & FLIGHT_MASK) < load_seq(&q->limit);
 }
 
+static inline bool gate_shut_at(const struct runq *q, uint64_t tail)
+{
+    uint64_t gate = load_acquire(&q->gate);
+
+    return gate && ((tail_accepted(tail) - (uint32_t)gate) & FLIGHT_MASK) < FLIGHT_MAX;
+}
+
+/* Whether newcomers would be refused in favour of blocked submitters. A hint. */
+static inline bool runq_gate_shut(const struct runq *q)
+{
+    return gate_shut_at(q, load_acquire(&q->tail));
+}
+
 #endif

@@ -26,6 +26,18 @@ struct how {
 
 static int submit_slow(const struct rp_pool *handle, const struct entry *entry, struct how how);
 
+static inline int overload_of(const struct pool *pool, int overload)
+{
+    if (overload == RP_OVERLOAD_DEFAULT)
+        overload = pool->overload;
+    return overload == RP_OVERLOAD_BLOCK && pool->nonblocking ? RP_OVERLOAD_FAIL : overload;
+}
+
+static inline bool may_block(const struct pool *pool, int overload)
+{
+    return overload_of(pool, overload) == RP_OVERLOAD_BLOCK;
+}
+
 /* P2, P3 of idle.h. In the section that pool_enter opened, which it ends. */
 static inline void wake_and_exit(struct pool *pool)
 {
@@ -49,7 +61,9 @@ static inline int submit_entry(const struct rp_pool *handle, const struct entry 
         return rc;
     if (unlikely(!load_relaxed(&pool->alive) || !load_relaxed(&pool->runq.rings[how.class]))) /* hints */
         goto slow;
-    if (unlikely(runq_claim(&pool->runq, how.class, 1, true, &position) != 1))
+    rc = runq_claim(&pool->runq, how.class, 1, true, &position);
+    if (unlikely(rc != 1) && !(rc == -EAGAIN && may_block(pool, how.overload) &&
+                               room_soon(pool, how.class, &position) == 1))
         goto slow;
     runq_publish(&pool->runq, how.class, position, entry, true);
     wake_and_exit(pool);
@@ -247,13 +261,6 @@ static int claim_again(struct pool *pool, struct how how, bool newcomer, uint64_
             idle_call_one(pool);
         sched_yield();
     }
-}
-
-static int overload_of(const struct pool *pool, int overload)
-{
-    if (overload == RP_OVERLOAD_DEFAULT)
-        overload = pool->overload;
-    return overload == RP_OVERLOAD_BLOCK && pool->nonblocking ? RP_OVERLOAD_FAIL : overload;
 }
 
 /* Gets a position by the overload policy: 1; 0: the task is ended already; or what submit returns. */
