@@ -247,7 +247,7 @@ fmt-check: ## say what fmt would change
 	$(Q)clang-format --dry-run -Werror $(FORMATTED)
 
 lint: ## clang-tidy and cppcheck
-	$(Q)tools/lint.sh $(DEPS_CFLAGS)
+	$(Q)BUILD='$(BUILD)' tools/lint.sh $(DEPS_CFLAGS)
 
 floors: ## no file includes a floor above its own
 	$(Q)tools/floors.sh

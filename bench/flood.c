@@ -116,6 +116,12 @@ static int flood_go(struct flood *flood, const struct executor_config *config, s
     return rc ? rc : flood->error;
 }
 
+static void flood_free(struct flood *flood)
+{
+    free(flood->took);
+    free(flood->samples);
+}
+
 static void add_common(struct record *record, struct flood *flood, const struct usage *used)
 {
     int64_t took = 0;
@@ -141,8 +147,6 @@ static void add_common(struct record *record, struct flood *flood, const struct 
     }
     if (cells_tasks() != flood->tasks)
         record->wrong = "not exactly the tasks ran that were submitted";
-    free(flood->samples);
-    free(flood->took);
 }
 
 static double clamp_cpus(uint64_t workers)
@@ -204,9 +208,11 @@ static int flood_main(const struct executor *executor, int argc, char **argv, bo
         .backend = (int)backend,
     };
     rc = flood_go(&flood, &config, &used);
+    if (rc == 0)
+        add_common(&record, &flood, &used);
+    flood_free(&flood);
     if (rc)
         return workload_failed(&record, "cannot run", rc);
-    add_common(&record, &flood, &used);
     if (works)
         record_add(&record, "efficiency", (double)tasks * (double)spin / (clamp_cpus(workers) * (double)used.wall));
     return record_print(&record, json);
@@ -270,9 +276,12 @@ int flood_sleepers(const struct executor *executor, int argc, char **argv)
         .backend = (int)backend,
     };
     rc = flood_go(&flood, &config, &used);
+    if (rc == 0)
+        add_common(&record, &flood, &used);
+    flood_free(&flood);
     if (rc)
         return workload_failed(&record, "cannot run", rc);
-    add_common(&record, &flood, &used);
-    record_add(&record, "ideal_s", (double)((tasks + workers - 1) / workers * ms) / 1e3);
+    uint64_t rounds = (tasks + workers - 1) / workers;
+    record_add(&record, "ideal_s", (double)(rounds * ms) / 1e3);
     return record_print(&record, json);
 }

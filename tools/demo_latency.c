@@ -62,7 +62,9 @@ static int compare_times(const void *a, const void *b)
 /* The nearest rank: the least sample that p percent of all do not exceed. */
 static double percentile_us(const int64_t *sorted, unsigned p)
 {
-    return (double)sorted[(LATENCY_SAMPLES * p + 99) / 100 - 1] / 1000;
+    const unsigned rank = (LATENCY_SAMPLES * p + 99) / 100;
+
+    return (double)sorted[rank - 1] / 1000;
 }
 
 static void summarise(struct latency *latency, const struct sample *samples)

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -37,16 +38,11 @@ static int list_push(char ***list, size_t *n, size_t *room, char *path)
 /* directory + "/" + name, without a second slash. */
 static char *path_join(const char *directory, const char *name)
 {
-    size_t length = strlen(directory), name_size = strlen(name) + 1;
-    char *path = malloc(length + 1 + name_size);
+    size_t length = strlen(directory);
+    const char *slash = length > 0 && directory[length - 1] == '/' ? "" : "/";
+    char *path;
 
-    if (!path)
-        return NULL;
-    memcpy(path, directory, length);
-    if (length == 0 || path[length - 1] != '/')
-        path[length++] = '/';
-    memcpy(path + length, name, name_size);
-    return path;
+    return asprintf(&path, "%s%s%s", directory, slash, name) < 0 ? NULL : path;
 }
 
 int tree_open(struct tree *tree, const char *directory)

@@ -71,6 +71,10 @@ static inline int rcu_attach(void)
 /* Brackets a read-side section. The thread must be attached. Sections nest; nothing inside may sleep. */
 static inline void rcu_enter(void)
 {
+#ifdef __clang_analyzer__
+    if (!URCU_TLS(urcu_bp_reader)) /* it does not look into liburcu, which would register an unattached thread here */
+        __builtin_unreachable();
+#endif
     _urcu_bp_read_lock();
 }
 

@@ -429,7 +429,7 @@ static int options_check(unsigned capacity, const struct rp_pool_options *o)
 {
     static const uint64_t none[sizeof(o->reserved) / sizeof(o->reserved[0])];
 
-    if (memcmp(o->reserved, none, sizeof(none)))
+    if (memcmp(o->reserved, none, sizeof(none)) != 0)
         return -EINVAL;
     if (o->metrics)
         return -ENOTSUP;

@@ -13,6 +13,7 @@
 #include <ringpool/lock.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -63,7 +64,9 @@ static char trace[64];
 
 static void note(const char *step)
 {
-    strcat(trace, step);
+    size_t used = strlen(trace);
+
+    snprintf(trace + used, sizeof trace - used, "%s", step);
 }
 
 #define HOOKS(x)                                                                                                       \

@@ -12,7 +12,7 @@ static int live(struct bank *bank, struct ledger *ledger)
                                       .queue_depth = 8,
                                       .min_workers = 1,
                                       .expiry_ns = 1 * MS,
-                                      .contain_signals = !UNDER_ASAN && !UNDER_TSAN,
+                                      .contain_signals = !(UNDER_ASAN || UNDER_TSAN),
                                       .own_reactor = true,
                                       .log_level = RP_LOG_NONE};
     struct rp_pool *pool;

@@ -88,7 +88,8 @@ static unsigned recurse(unsigned depth, volatile char *above)
 {
     volatile char frame[512];
 
-    frame[0] = above ? above[0] : 1;
+    if (above)
+        frame[0] = above[0];
     frame[depth % sizeof(frame)] = 1;
     return deeper(depth + 1, frame) + (unsigned)frame[depth % sizeof(frame)];
 }

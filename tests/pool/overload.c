@@ -37,6 +37,7 @@ static struct rp_pool *full_pool_with(int overload, bool by_pool, struct gate *g
                      gate, queued);
 }
 
+/* NOLINTNEXTLINE(bugprone-macro-parentheses): the argument is a name that is declared, not an expression. */
 #define BY_POOL_AND_BY_TASK(by_pool) for (int by_pool = 0; by_pool <= 1; by_pool++)
 
 Test(overload, fail_returns_eagain_and_leaves_the_task_with_its_caller)

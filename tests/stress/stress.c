@@ -1096,7 +1096,7 @@ int main(int argc, char **argv)
         else if (!strcmp(name, "--backend") && !strcmp(value, "io_uring"))
             backend = RP_BACKEND_IO_URING;
         else if (!strcmp(name, "--only")) {
-            for (only = 0; only < MIXES && strcmp(value, mix_names[only]); only++)
+            for (only = 0; only < MIXES && strcmp(value, mix_names[only]) != 0; only++)
                 ;
             if (only == MIXES)
                 return usage();

@@ -168,7 +168,7 @@ static void make_socket(const char *path)
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
     cr_assert_geq(fd, 0);
-    strcpy(address.sun_path, path);
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
     cr_assert_eq(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
     close(fd);
 }
