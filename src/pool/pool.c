@@ -23,6 +23,7 @@
 #define ROOM_SPIN_NS 20000
 #define STACK_DEFAULT (256 * 1024)
 #define EXTRA_DEFAULT 64
+#define STRANDED_TRIES 2
 
 /* --- limits ----------------------------------------------------------------------------------------------------- */
 
@@ -201,11 +202,17 @@ static void ender_join(struct ender *me)
         pool_notify_enders(pool); /* one less task that others wait for */
 }
 
-/* No worker lives though tasks wait, and none can be made: a destroy must end all the same. */
-static void drop_stranded(struct pool *pool)
+/*
+ * No worker lives though tasks wait, and none can be made: a destroy must end all the same. `failures` is how many
+ * could not be made, or not begin, before it. A worker that was made may fail to begin, which calls the enders: the
+ * attempts must have an end.
+ */
+static void drop_stranded(struct pool *pool, uint32_t failures)
 {
-    if (load_seq(&pool->alive) || !runq_ready(&pool->runq) || !worker_add(pool, false))
-        return;
+    while (load_seq(&pool->failures) - failures < STRANDED_TRIES) {
+        if (load_seq(&pool->alive) || !runq_ready(&pool->runq) || !worker_add(pool, false))
+            return;
+    }
     while (!load_seq(&pool->alive) && pool_help(pool, -ESHUTDOWN))
         ;
 }
@@ -214,6 +221,7 @@ static void drop_stranded(struct pool *pool)
 static int ender_wait(struct ender *me, int64_t deadline, bool destroying)
 {
     struct pool *pool = me->pool;
+    uint32_t failures = load_seq(&pool->failures);
 
     for (;;) {
         uint32_t seen = load_seq(&pool->ended);
@@ -222,7 +230,7 @@ static int ender_wait(struct ender *me, int64_t deadline, bool destroying)
         if (load_seq(&pool->generation) != me->generation)
             return -ESHUTDOWN;
         if (destroying)
-            drop_stranded(pool);
+            drop_stranded(pool, failures);
         if (has_ended(pool, me->inside))
             return 0;
         if (me->inside) {

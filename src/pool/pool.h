@@ -140,6 +140,7 @@ struct pool {
     struct timer retry; /* making a worker again after a failure */
     _Atomic uint32_t tick_armed;
     _Atomic uint32_t spawn_failing; /* 1: the retry timer looks after tasks without a worker */
+    _Atomic uint32_t failures;      /* workers that could not be made, or not begin */
     _Atomic uint32_t dropping;      /* released with RP_RELEASE_DROP: a queued task is dropped at its dequeue */
     int64_t retry_ns;               /* l */
 

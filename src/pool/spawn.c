@@ -151,6 +151,7 @@ static int thread_start(struct pool *pool, struct worker *worker)
 void worker_failed(struct pool *pool, bool searching, int rc)
 {
     store_seq(&pool->spawn_failing, 1);
+    add_seq(&pool->failures, 1);
     sub_seq(&pool->alive, 1);
     if (searching) {
         uint64_t word = sub_seq(&pool->idle.word, IDLE_SEARCHER);
@@ -220,13 +221,16 @@ int worker_ensure(struct pool *pool)
     return rc && load_seq(&pool->alive) ? 0 : rc;
 }
 
-/* As many attempts as are missing at first: workers that do not stay, or that others end, are not made for ever. */
+/*
+ * As many attempts as are missing at first: workers that do not stay, or that others end, are not made for ever. While
+ * a pool is being created the first that cannot begin ends them, as it ends the creation.
+ */
 int worker_fill(struct pool *pool, unsigned n)
 {
     uint32_t alive = load_seq(&pool->alive);
 
     for (unsigned tries = n > alive ? n - alive : 0; tries; tries--) {
-        if (runq_closed(&pool->runq) || load_seq(&pool->begin_error))
+        if (runq_closed(&pool->runq) || (load_seq(&pool->populating) && load_seq(&pool->begin_error)))
             return 0;
         int rc = worker_add(pool, false);
         if (rc)

@@ -165,6 +165,56 @@ Test(pool_hooks, a_pool_works_on_with_the_workers_that_could_start)
     cr_assert_eq(load_seq(&book.stops), 1);
 }
 
+/* Adversary: from some moment on threads can be made but never begin. The task that one was made for is accepted. */
+Test(pool_hooks, destroy_drops_the_tasks_that_no_worker_can_begin_for)
+{
+    struct book book = {0};
+    struct rp_pool_options options = book_options(&book);
+    options.expiry_ns = 5 * MS;
+    struct rp_pool *pool = pool_make(1, &options);
+    struct ledger ledger = {0};
+    struct rp_task task = {.fn = ledger_run, .dropped = ledger_drop, .arg = &ledger};
+
+    AWAIT(rp_pool_running(pool) == 0);
+    store_seq(&book.fail_to, UINT32_MAX);
+    store_seq(&book.fail_from, 1);
+    uint32_t asked = load_seq(&book.asked);
+    cr_assert_eq(rp_pool_submit_task(pool, &task), 0);
+    AWAIT(load_seq(&book.asked) > asked);
+    cr_assert_eq(rp_pool_destroy(pool), 0);
+    cr_assert_eq(load_seq(&ledger.ran), 0);
+    cr_assert_eq(load_seq(&ledger.dropped), 1);
+    cr_assert_eq(load_seq(&book.starts), load_seq(&book.stops));
+}
+
+static void witness_nothing(void *user, const struct rp_panic_info *info)
+{
+    (void)user;
+    (void)info;
+}
+
+static void end_thread(void *arg)
+{
+    (void)arg;
+    pthread_exit(NULL);
+}
+
+/* Adversary: a worker of the minimum ends, and the one that replaces it cannot begin. */
+Test(pool_hooks, the_minimum_is_made_good_after_a_start_that_failed)
+{
+    struct book book = {.fail_from = 3, .fail_to = 5};
+    struct rp_pool_options options = book_options(&book);
+    options.min_workers = 2;
+    options.on_panic = witness_nothing;
+    struct rp_pool *pool = pool_make(4, &options);
+
+    cr_assert_eq(rp_pool_submit(pool, end_thread, NULL), 0);
+    AWAIT(load_seq(&book.asked) >= 5);
+    AWAIT(rp_pool_running(pool) == 2);
+    pool_end(pool);
+    cr_assert_eq(load_seq(&book.wrong), 0);
+}
+
 /* --- the thread ------------------------------------------------------------------------------------------------- */
 
 /* What a task sees of its thread. */
