@@ -74,6 +74,7 @@ RUNNER := $(BUILD)/tests/run
 STRESS := $(BUILD)/tests/stress
 CANARY := $(BUILD)/tests/canary
 DENY := $(BUILD)/tests/deny_io_uring
+FAULT := $(BUILD)/tests/fault_supervisor $(BUILD)/tests/fault_subject
 
 # Quiet by default: `$(call say,CC,file)` stands for the command.
 Q := $(if $(filter 1,$(V)),,@)
@@ -86,7 +87,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 # --- set-up -----------------------------------------------------------------------------------------------------------
 
 GOALS := $(or $(MAKECMDGOALS),all)
-TEST_GOALS := test check check-io_uring check-epoll check-headers check-exports check-install check-sanitized stress
+TEST_GOALS := test check check-io_uring check-epoll check-headers check-exports check-install check-sanitized stress check-fault fault
 BUILD_GOALS := all bench bench-check demo install deps lint $(TEST_GOALS) $(BUILD)/%
 
 NEEDS := $(if $(filter $(BUILD_GOALS),$(GOALS)),build) \
@@ -170,8 +171,14 @@ $(DENY): $(call object,tests/support/deny_io_uring.c)
 	$(call say,LD,$@)
 	$(Q)$(LINK) $< -o $@
 
+# The subject is a program like any other: it is linked with what users link with.
+$(FAULT): $(BUILD)/tests/fault_%: $(OBJ)/tests/fault/%.o $(STATIC)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(LINK) $< $(STATIC) $(DEPS_LIBS) -o $@
+
 -include $(patsubst %.o,%.d,$(sort $(LIB_OBJ) $(COMMAND_OBJ) $(TEST_OBJ) $(STRESS_OBJ) $(CANARY_OBJ)) \
-    $(OBJ)/tests/support/deny_io_uring.o)
+    $(OBJ)/tests/support/deny_io_uring.o $(OBJ)/tests/fault/supervisor.o $(OBJ)/tests/fault/subject.o)
 
 # --- tests ------------------------------------------------------------------------------------------------------------
 
@@ -226,6 +233,15 @@ MINUTES ?= 2
 SEEDS ?= 4
 stress: $(STRESS) ## the randomised ledger over SEEDS seeds, on both backends, for MINUTES
 	$(Q)BUILD='$(BUILD)' tests/stress/run.sh $(MINUTES) $(SEEDS) $(SEED)
+
+.PHONY: check-fault fault
+check-fault: $(FAULT) $(DENY) ## about a minute of failing system calls and hostile surroundings; SEED=N
+	$(Q)BUILD='$(BUILD)' tests/fault/run.sh some $(SEED)
+	$(Q)BUILD='$(BUILD)' tests/fault/environment.sh 1
+
+fault: $(FAULT) $(DENY) ## every system call of a pool's life fails once and for good, with every error
+	$(Q)BUILD='$(BUILD)' tests/fault/run.sh all
+	$(Q)BUILD='$(BUILD)' tests/fault/environment.sh 10
 
 include bench/bench.mk
 
