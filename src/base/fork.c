@@ -16,7 +16,7 @@
 
 enum { HOOKS_MAX = 8 };
 
-static struct rp_lock hooks_lock; /* guards hooks_at and hooks_count */
+static struct rp_lock hooks_lock; /* guards hooks_at and hooks_count, and holds forks off */
 static const struct fork_hooks *hooks_at[HOOKS_MAX];
 static unsigned hooks_count;
 
@@ -100,6 +100,20 @@ static int add_hooks_locked(const struct fork_hooks *hooks)
     }
     hooks_at[hooks_count++] = hooks;
     return 0;
+}
+
+void fork_hold_off(void)
+{
+    if (depth == 0) {
+        rp_lock_acquire(&hooks_lock);
+    }
+}
+
+void fork_let_go(void)
+{
+    if (depth == 0) {
+        rp_lock_release(&hooks_lock);
+    }
 }
 
 int fork_register(const struct fork_hooks *hooks)

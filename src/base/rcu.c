@@ -8,8 +8,11 @@
 #include "base/rcu.h"
 
 #include "base/fork.h"
+#include "base/futex.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <ringpool/base.h>
 #include <ringpool/lock.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -65,6 +68,62 @@ static bool arena_may_grow(void)
     return specific != NULL;
 }
 
+/*
+ * Threads that end. bp's destructor of thread-specific data takes a lock that urcu_bp_before_fork() leaves out
+ * (init_lock of urcu-bp.c): a fork in that moment would leave the child with that lock taken, and its first registration
+ * would never return. So the threads that we make say that they end, and a fork waits until none is between that and the
+ * end of bp's destructor, which is over when a destructor of ours is called for the second round of destructors.
+ *
+ * The wait is bounded: destructors of the user's run in between and may do anything, call us too. A program's own thread
+ * that was attached and ends in the moment of a fork does not say so: that is left.
+ */
+#define ENDING_PATIENCE_NS INT64_C(100000000)
+enum { NOT_ENDING, FIRST_ROUND, SECOND_ROUND };
+
+static _Atomic uint32_t ending; /* futex: threads that are there; raised under attach_lock only, so not during a fork */
+static pthread_key_t ending_key;
+static bool ending_key_made; /* under attach_lock */
+static _Thread_local int my_ending;
+
+static void thread_ended(void)
+{
+    my_ending = NOT_ENDING;
+    sub_seq(&ending, 1);
+    futex_wake(&ending, 1); /* one fork at a time waits */
+}
+
+static void end_round(void *unused)
+{
+    (void)unused;
+    if (my_ending == FIRST_ROUND && pthread_setspecific(ending_key, &ending) == 0)
+        my_ending = SECOND_ROUND;
+    else if (my_ending != NOT_ENDING)
+        thread_ended();
+}
+
+void rcu_thread_ends(void)
+{
+    rp_lock_acquire(&attach_lock);
+    if (!ending_key_made)
+        ending_key_made = pthread_key_create(&ending_key, end_round) == 0;
+    /* Without memory for this the child of a fork in the wrong moment is on its own. */
+    if (ending_key_made && pthread_setspecific(ending_key, &ending) == 0) {
+        my_ending = FIRST_ROUND;
+        add_seq(&ending, 1);
+    }
+    rp_lock_release(&attach_lock);
+}
+
+/* The thread that forks may be one of them. */
+static void await_ending(void)
+{
+    int64_t patience = rp_after(ENDING_PATIENCE_NS);
+    uint32_t self = my_ending != NOT_ENDING, n;
+
+    while ((n = load_seq(&ending)) > self && rp_now() < patience)
+        futex_wait(&ending, n, patience);
+}
+
 int rcu_attach_slow(void)
 {
     int saved = errno;
@@ -99,6 +158,7 @@ void rcu_wait(void)
 void rcu_fork_prepare(void)
 {
     rp_lock_acquire(&attach_lock);
+    await_ending();
     urcu_bp_before_fork();
 }
 
@@ -111,5 +171,6 @@ void rcu_fork_parent(void)
 void rcu_fork_child(void)
 {
     urcu_bp_after_fork_child();
+    store_seq(&ending, my_ending != NOT_ENDING); /* of the others there is none */
     rp_lock_release(&attach_lock);
 }

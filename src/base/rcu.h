@@ -93,6 +93,12 @@ static inline void rcu_exit(void)
 /* Waits until all sections that run now have ended. The caller must be attached and outside a section. */
 void rcu_wait(void);
 
+/*
+ * The calling thread, one that ringpool made, does nothing more after this but end: until bp has taken it out of its
+ * registry, a fork waits for it, and it for a fork that is under way. Under no lock.
+ */
+void rcu_thread_ends(void);
+
 /* For fork.c: no registration and no rcu_wait() is under way between prepare and parent or child. */
 void rcu_fork_prepare(void);
 void rcu_fork_parent(void);

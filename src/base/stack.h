@@ -13,7 +13,8 @@ struct stack {
 
 /*
  * What the thread-local variables of the loaded objects take of every thread's stack (glibc puts them at its top): a
- * program or a sanitizer may have hundreds of KiB of them. To be added to what the thread is to have for itself.
+ * program or a sanitizer may have hundreds of KiB of them. To be added to what the thread is to have for itself. Takes
+ * a lock of glibc's: hold forks off (base/fork.h).
  */
 size_t stack_tls_size(void);
 

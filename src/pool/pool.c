@@ -11,6 +11,7 @@
 
 #include "base/alloc.h"
 #include "base/cpu.h"
+#include "base/fork.h"
 #include "base/futex.h"
 #include "base/rcu.h"
 
@@ -473,7 +474,9 @@ static void pool_options(struct pool *pool, const struct rp_pool_options *o)
     pool->max_extra = o->max_extra ? o->max_extra : EXTRA_DEFAULT;
     pool->expiry_ns = o->expiry_ns ? o->expiry_ns : EXPIRY_DEFAULT_NS;
     pool->spin_ns = cpu_allowed() > 1 ? ROOM_SPIN_NS : 0;
+    fork_hold_off();
     pool->stack_size = (o->stack_size ? o->stack_size : STACK_DEFAULT) + stack_tls_size();
+    fork_let_go();
     pool->log = (struct log){.write = o->log, .user = o->log_user, .level = o->log_level};
     snprintf(pool->name, sizeof(pool->name), "%s", o->name && *o->name ? o->name : "rp");
 }

@@ -10,6 +10,7 @@
  * make it); `threads` counts what still has to pass worker_retire, the last point at which a thread touches the pool.
  */
 #include "base/alloc.h"
+#include "base/fork.h"
 #include "base/rcu.h"
 #include "pool/pool.h"
 
@@ -134,11 +135,13 @@ static int thread_start(struct pool *pool, struct worker *worker)
 
     worker_signals(&mask);
     pthread_sigmask(SIG_SETMASK, &mask, &before); /* the worker inherits it */
+    fork_hold_off();
     rp_lock_acquire(&pool->attr_lock);
     int rc = pthread_attr_setstack(&pool->attr, worker->stack.base, worker->stack.size);
     if (!rc)
         rc = pthread_create(&thread, &pool->attr, worker_main, worker);
     rp_lock_release(&pool->attr_lock);
+    fork_let_go();
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return -rc;
 }
@@ -290,6 +293,7 @@ void worker_retire(struct worker *worker)
         pool_notify_enders(pool);
     pool_maybe_reap(pool);
     rp_lock_release(&pool->lock);
+    rcu_thread_ends();
 }
 
 /* Takes descriptors out of the table. */

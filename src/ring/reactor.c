@@ -309,6 +309,7 @@ static void *reactor_main(void *argument)
     store_release(&reactor->started, 1); /* pairs with start_thread */
     futex_wake(&reactor->started, 1);
     if (!opened) {
+        rcu_thread_ends();
         return NULL;
     }
 
@@ -324,6 +325,7 @@ static void *reactor_main(void *argument)
         unlist_and_free_locked(reactor);
     }
     rp_lock_release(&registry_lock);
+    rcu_thread_ends();
     return NULL;
 }
 

@@ -318,3 +318,129 @@ Test(fork, the_signal_mask_is_the_same_afterwards)
         cr_assert_eq(sigismember(&before, number), sigismember(&after, number));
     }
 }
+
+/* --- forks that wait ---- */
+
+static _Atomic int about_to, forked;
+
+static void *fork_once(void *arg)
+{
+    (void)arg;
+    store_seq(&about_to, 1);
+    pid_t pid = fork();
+    if (pid == 0) {
+        _exit(0);
+    }
+    store_seq(&forked, 1);
+    waitpid(pid, NULL, 0);
+    return NULL;
+}
+
+/* Adversary: a fork that begins while forks are held off. It must not be through before they are let go. */
+Test(fork, waits_while_it_is_held_off)
+{
+    pthread_t thread;
+
+    cr_assert_eq(fork_install(), 0);
+    fork_hold_off();
+    cr_assert_eq(pthread_create(&thread, NULL, fork_once, NULL), 0);
+    while (!load_seq(&about_to)) {
+        sched_yield();
+    }
+    for (int i = 0; i < 1000; i++) { /* a fork that does not wait gets its chance */
+        sched_yield();
+        cr_assert_eq(load_seq(&forked), 0);
+    }
+    fork_let_go();
+    pthread_join(thread, NULL);
+    cr_assert_eq(load_seq(&forked), 1);
+}
+
+static void hold_off_and_let_go(void)
+{
+    fork_hold_off();
+    fork_let_go();
+}
+
+/* A user's handler may make threads through us, while this thread's fork is under way. */
+Test(fork, may_be_held_off_in_a_handler)
+{
+    cr_assert_eq(pthread_atfork(hold_off_and_let_go, hold_off_and_let_go, hold_off_and_let_go), 0);
+    cr_assert_eq(fork_install(), 0);
+    cr_assert_eq(status_of_child(all_well), 0);
+}
+
+static pthread_key_t last_words;
+static _Atomic int in_last_words, may_end;
+
+static int attach_another(void)
+{
+    pthread_t thread;
+
+    if (rcu_attach() || pthread_create(&thread, NULL, fork_once, NULL)) {
+        return 1;
+    }
+    return pthread_join(thread, NULL);
+}
+
+static void linger(void *unused)
+{
+    (void)unused;
+    store_seq(&in_last_words, 1);
+    while (!load_seq(&may_end)) {
+        sched_yield();
+    }
+}
+
+static void *end_slowly(void *arg)
+{
+    (void)arg;
+    pthread_setspecific(last_words, &last_words);
+    (void)rcu_attach();
+    rcu_thread_ends();
+    return NULL;
+}
+
+/* Adversary: a destructor of thread-local data that does not return before the fork did. */
+Test(fork, is_not_held_up_for_ever_by_a_thread_that_ends)
+{
+    pthread_t thread;
+
+    cr_assert_eq(fork_install(), 0);
+    cr_assert_eq(pthread_key_create(&last_words, linger), 0);
+    cr_assert_eq(pthread_create(&thread, NULL, end_slowly, NULL), 0);
+    while (!load_seq(&in_last_words)) {
+        sched_yield();
+    }
+    cr_assert_eq(status_of_child(attach_another), 0);
+    store_seq(&may_end, 1);
+    pthread_join(thread, NULL);
+    cr_assert_eq(status_of_child(attach_another), 0);
+}
+
+static _Atomic int status_at_the_end;
+
+static void fork_at_the_end(void *unused)
+{
+    int status = -1;
+    pid_t pid = fork();
+
+    (void)unused;
+    if (pid == 0) {
+        _exit(attach_another());
+    }
+    waitpid(pid, &status, 0);
+    store_seq(&status_at_the_end, status);
+}
+
+Test(fork, works_in_a_thread_that_ends)
+{
+    pthread_t thread;
+
+    store_seq(&status_at_the_end, -1);
+    cr_assert_eq(fork_install(), 0);
+    cr_assert_eq(pthread_key_create(&last_words, fork_at_the_end), 0);
+    cr_assert_eq(pthread_create(&thread, NULL, end_slowly, NULL), 0);
+    pthread_join(thread, NULL);
+    cr_assert_eq(load_seq(&status_at_the_end), 0);
+}
