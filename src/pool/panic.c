@@ -324,6 +324,7 @@ void panic_stack_clear(struct worker *worker)
     if (!worker->alternate_stack)
         return;
     sigaltstack(&(stack_t){.ss_flags = SS_DISABLE}, NULL);
-    alloc_free(&worker->pool->allocator, worker->alternate_stack);
-    worker->alternate_stack = NULL;
+    void *stack = worker->alternate_stack;
+    worker->alternate_stack = NULL; /* first: a child forked in between would free it again */
+    alloc_free(&worker->pool->allocator, stack);
 }

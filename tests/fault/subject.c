@@ -473,7 +473,7 @@ static unsigned entries(const char *path)
     return n;
 }
 
-/* Mappings of workers' stacks, known by their size, and of rings. */
+/* Mappings of workers' stacks, known by their size, and of rings. Where 64 MiB begin it is a heap of malloc's. */
 static unsigned mappings(bool tell)
 {
     char line[512];
@@ -485,7 +485,7 @@ static unsigned mappings(bool tell)
     while (fgets(line, sizeof(line), file)) {
         char *end;
         unsigned long from = strtoul(line, &end, 16), size = strtoul(end + 1, &end, 16) - from;
-        bool stack = strncmp(end, " rw-p", 5) == 0 && size >= STACK && size < STACK + STACK / 4;
+        bool stack = !strpbrk(end, "/[") && size >= STACK && size < STACK + STACK / 4 && from % (64UL << 20);
 
         if (stack || strstr(line, "io_uring")) {
             n++;

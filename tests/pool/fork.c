@@ -233,3 +233,79 @@ Test(pool_fork, forks_under_load_disturb_nobody)
     cr_assert_eq(load_seq(&load.ledger.refused), 0);
     cr_assert_eq(rp_pool_destroy(load.pool), 0);
 }
+
+/* Frees as it should, but a worker that ends is held in its first free until the fork is over. */
+struct held_free {
+    _Atomic uint32_t reached, forked;
+    void *_Atomic freed;
+    _Atomic uint32_t twice;
+};
+
+static _Thread_local bool on_worker;
+
+static int mark_worker(void *user, unsigned worker, void **local)
+{
+    (void)user;
+    (void)worker;
+    (void)local;
+    on_worker = true;
+    return 0;
+}
+
+static void *plain_malloc(void *user, size_t size)
+{
+    (void)user;
+    return malloc(size);
+}
+
+static void *plain_calloc(void *user, size_t n, size_t size)
+{
+    (void)user;
+    return calloc(n, size);
+}
+
+static void hold_in_free(void *user, void *p)
+{
+    struct held_free *held = user;
+
+    if (p == load_seq(&held->freed)) {
+        add_seq(&held->twice, 1);
+        return;
+    }
+    if (!on_worker || load_seq(&held->reached))
+        return; /* what is left to the end of the test */
+    store_seq(&held->freed, p);
+    store_seq(&held->reached, 1);
+    (void)COMES_TRUE(load_seq(&held->forked));
+}
+
+struct dead_pool {
+    struct rp_pool *pool;
+    struct held_free *held;
+};
+
+static int frees_nothing_twice(void *arg)
+{
+    struct dead_pool *dead = arg;
+
+    CHECK(rp_pool_destroy(dead->pool) == 0);
+    CHECK(load_seq(&dead->held->twice) == 0);
+    return 0;
+}
+
+/* Adversary: a fork in the moment when an ending worker has given back the stack for its signal handlers. */
+Test(pool_fork, a_child_frees_nothing_that_an_ending_worker_has_freed)
+{
+    NEEDS_THREADS_IN_CHILDREN();
+    struct held_free held = {0};
+    struct rp_allocator allocator = {plain_malloc, plain_calloc, hold_in_free, &held};
+    struct rp_pool_options options = {
+        .allocator = &allocator, .contain_signals = true, .expiry_ns = 1 * MS, .worker_start = mark_worker};
+    struct dead_pool dead = {pool_make(1, &options), &held};
+
+    AWAIT(load_seq(&held.reached));
+    cr_assert_eq(in_child(frees_nothing_twice, &dead), 0);
+    store_seq(&held.forked, 1);
+    cr_assert_eq(rp_pool_destroy(dead.pool), 0);
+    cr_assert_eq(load_seq(&held.twice), 0);
+}
