@@ -160,9 +160,6 @@ static void hook_free(void *user, void *p)
 /* The process's own, for what is not taken from the hook: the shared reactor, glibc's part of a thread, liburcu's. */
 void *__libc_malloc(size_t size);
 void *__libc_calloc(size_t n, size_t size);
-void *malloc(size_t size);
-void *calloc(size_t n, size_t size);
-
 void *malloc(size_t size)
 {
     if (refuses(&malloc_tap)) {
@@ -172,13 +169,14 @@ void *malloc(size_t size)
     return __libc_malloc(size);
 }
 
-void *calloc(size_t n, size_t size)
+/* Its parameters as <stdlib.h> names them, for clang-tidy. */
+void *calloc(size_t __nmemb, size_t __size)
 {
     if (refuses(&malloc_tap)) {
         errno = ENOMEM;
         return NULL;
     }
-    return __libc_calloc(n, size);
+    return __libc_calloc(__nmemb, __size);
 }
 #endif
 
