@@ -125,7 +125,7 @@ else
 fi
 
 # The group's memory ends in the middle of a life; its threads stand still where they touch a page, until more is given.
-# The kernel's own memory (a new thread's) is charged as well, and refused instead.
+# The kernel's own memory (a new thread's, that to split a mapping at munmap) is charged as well, and refused instead.
 if group_make memory memory.oom_control && echo 1 2>/dev/null >"$group/memory.oom_control"; then
     for kib in 600 800 1000 1400; do
         for backend in auto epoll; do
@@ -134,7 +134,7 @@ if group_make memory memory.oom_control && echo 1 2>/dev/null >"$group/memory.oo
                 echo 0 >"$group/memory.force_empty"
                 echo ${kib}K >"$group/memory.limit_in_bytes"
             ) 2>/dev/null
-            sh -c "$inside" sh "$group" timeout -k 5 60 "$subject" --hostile --seconds 1 --backend $backend \
+            sh -c "$inside" sh "$group" timeout -k 5 60 "$subject" --hostile --unmapped --seconds 1 --backend $backend \
                 >"$scratch/said" 2>&1 &
             run=$!
             sleep 0.5
