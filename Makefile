@@ -88,7 +88,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 
 GOALS := $(or $(MAKECMDGOALS),all)
 TEST_GOALS := test check check-io_uring check-epoll check-headers check-exports check-install check-sanitized stress check-fault fault
-BUILD_GOALS := all bench bench-check demo install deps lint $(TEST_GOALS) $(BUILD)/%
+BUILD_GOALS := all bench bench-check demo install deps lint model model-long mutants $(TEST_GOALS) $(BUILD)/%
 
 NEEDS := $(if $(filter $(BUILD_GOALS),$(GOALS)),build) \
     $(if $(filter $(TEST_GOALS) $(BUILD)/tests/%,$(GOALS)),test) \
@@ -244,6 +244,7 @@ fault: $(FAULT) $(DENY) ## every system call of a pool's life fails once and for
 	$(Q)BUILD='$(BUILD)' tests/fault/environment.sh 10
 
 include bench/bench.mk
+include tests/model/model.mk
 
 demo: $(BUILD)/ringpool ## see it work
 	$(Q)$(BUILD)/ringpool demo $(ARGS)
@@ -300,4 +301,4 @@ deps: ## install or name the packages that building and testing need
 
 help: ## this list
 	@echo 'make [V=1] [CC=clang] [BUILD=build] [TARGET...]'
-	@awk -F ':.*## ' '/^[a-z][a-z_-]*:.*## / { printf "  %-15s %s\n", $$1, $$2 }' Makefile bench/bench.mk
+	@awk -F ':.*## ' '/^[a-z][a-z_-]*:.*## / { printf "  %-15s %s\n", $$1, $$2 }' Makefile bench/bench.mk tests/model/model.mk

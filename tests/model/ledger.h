@@ -1,0 +1,62 @@
+/*
+ * The ledger of a scenario: what was submitted, and what became of it.
+ */
+#ifndef MODEL_LEDGER_H
+#define MODEL_LEDGER_H
+
+#include "model.h"
+
+enum { JOBS = 24 };
+
+struct job {
+    int rc;                          /* what submit said */
+    bool submitted;                  /* it has returned */
+    unsigned runs, drops;            /* fates */
+    int reason;                      /* of the drop */
+    struct gate *opens, *waits;      /* when it has started; before it ends */
+    void (*inside)(struct job *job); /* called by the task */
+    bool panics, exits;              /* how it ends, if not by returning */
+    int priority, overload;          /* enum rp_priority, enum rp_overload */
+    int64_t deadline, timeout;
+};
+
+struct ledger {
+    struct rp_pool *pool;
+    unsigned capacity;
+    struct job job[JOBS];
+    unsigned jobs;
+    unsigned running, most; /* tasks that run now, and the most at once so far */
+    unsigned panics;        /* calls of the panic handler */
+};
+extern struct ledger ledger;
+
+/*
+ * An empty ledger and its pool. Options that the scenario leaves alone: the model's allocator, no log, and, unless it
+ * names an expiry, no purge, so that no tick makes good what was forgotten.
+ */
+void open_pool(unsigned capacity, const struct rp_pool_options *options);
+struct rp_pool *another_pool(unsigned capacity, const struct rp_pool_options *options);
+
+/* A new job; jobs are submitted once. */
+struct job *job_new(void);
+int job_submit(struct job *job);
+/* Whether the job went as a plain submit or as a task is chosen; a deadline in it bounds the submitter. */
+int job_try(struct job *job);
+int job_submit_until(struct job *job, int64_t deadline);
+int jobs_submit_batch(struct job *first, unsigned n);
+
+/* As actors: submit the job arg; submit three in a row (arg: the first). */
+void submit_job(void *arg);
+
+/* Every accepted job met exactly one fate, every refused one none. */
+void fates_check(void);
+/* Each job was accepted. */
+void accepted_check(void);
+/* No task is in flight, and nobody is on the way: the pool's words say so, and its workers are parked. */
+void rest_check(void);
+/* settle without time, then all three. */
+void all_done(void);
+/* Destroys the pool and checks the fates. */
+void close_pool(void);
+
+#endif

@@ -1,0 +1,8 @@
+/*
+ * All the lists of scenarios.
+ */
+#include "model.h"
+
+extern const struct scenario scenarios_submit[], scenarios_life[];
+
+const struct scenario *const scenario_lists[] = {scenarios_submit, scenarios_life, NULL};
