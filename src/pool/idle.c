@@ -256,14 +256,26 @@ unsigned idle_dismiss_expired(struct pool *pool, unsigned most, int64_t before, 
 {
     if (!some_parked_before(pool, before, oldest) || most == 0)
         return 0;
-    return dismiss_some(pool, most, before, PARK_EXPIRED, oldest);
+    unsigned n = dismiss_some(pool, most, before, PARK_EXPIRED, oldest);
+    idle_dismiss_surplus(pool); /* whoever looked for surplus while we held the stack found it empty */
+    return n;
 }
 
+/*
+ * A shrinking tune that finds the stack empty because we hold it leaves the rest to us: it has stored its target before
+ * its look, and we look at the target after the put-back.
+ */
 void idle_dismiss_surplus(struct pool *pool)
 {
-    uint32_t alive = load_seq(&pool->alive), target = load_seq(&pool->target);
+    uint32_t target;
     int64_t oldest;
 
-    if (alive > target && idle_top(load_seq(&pool->idle.word)))
+    do {
+        uint32_t alive = load_seq(&pool->alive);
+
+        target = load_seq(&pool->target);
+        if (alive <= target || !idle_top(load_seq(&pool->idle.word)))
+            return;
         dismiss_some(pool, alive - target, INT64_MAX, PARK_SURPLUS, &oldest);
+    } while (load_seq(&pool->target) < target);
 }
