@@ -3,6 +3,7 @@
  */
 #include "model.h"
 
-extern const struct scenario scenarios_submit[], scenarios_life[];
+extern const struct scenario scenarios_submit[], scenarios_life[], scenarios_room[], scenarios_fault[];
 
-const struct scenario *const scenario_lists[] = {scenarios_submit, scenarios_life, NULL};
+const struct scenario *const scenario_lists[] = {scenarios_submit, scenarios_life, scenarios_room, scenarios_fault,
+                                                 NULL};
