@@ -116,6 +116,12 @@ unsigned cpu_available(void)
     return 2;
 }
 
+/* With more than one, submitters look around for room before they block. */
+unsigned cpu_allowed(void)
+{
+    return model.cpus_differ ? 2 : 1;
+}
+
 /* All on one CPU: nobody looks around. Otherwise workers do, which makes schedules long. */
 int cpu_current(void)
 {

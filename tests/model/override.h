@@ -115,6 +115,7 @@ static inline bool rcu_inside(void)
 #define BASE_CPU_H
 
 unsigned cpu_available(void);
+unsigned cpu_allowed(void);
 int cpu_current(void);
 
 #endif

@@ -300,7 +300,7 @@ void yield_lowest(void)
     flush_all(model.current);
     if (++model.step >= STEPS_MAX)
         violated("livelock: more than %d steps", STEPS_MAX);
-    model.now += 500;
+    model.now += 1000;
     model.current->priority = --model.lowest;
     if (!model.calm)
         go_to(choose_next(model.strategy == WALK));
