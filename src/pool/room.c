@@ -27,9 +27,9 @@
  * Workers of the pool may stand here too. The room is stuck when nobody is left to make any: all workers that may live
  * stand here, or every task in flight is on the stack of one that does (several may be on one stack, where a task
  * helps). Whoever stands inside a stuck room is granted one more worker (within max_extra), and beyond that -EDEADLK
- * tells. It becomes stuck when a worker joins, which then looks itself; when the target shrinks, which wakes all
- * (room_target_changed); or when a task ends and leaves more in flight than the limit: the head that is called for that
- * looks, and wakes all.
+ * tells. It becomes stuck when a worker joins, which then looks itself; when the target shrinks, which calls all that
+ * stand inside (room_target_changed); or when a task ends and leaves more in flight than the limit: the head that is
+ * called for that looks, and calls them.
  */
 #include "base/futex.h"
 #include "pool/pool.h"
@@ -91,15 +91,21 @@ void room_signal(struct pool *pool)
         futex_wake(&head->word, 1); /* it may have gone: then nobody sleeps there, or on a word that expects such */
 }
 
-void room_wake_all(struct pool *pool)
+/* Calls those that wait, with `inside` only workers of the pool. */
+static void call_all(struct pool *pool, bool inside)
 {
     struct waiter *waiter;
 
     rp_lock_acquire(&pool->room.lock);
     cds_list_for_each_entry (waiter, &pool->room.waiters, node)
-        if (waiter_call_locked(waiter))
+        if ((waiter->held || !inside) && waiter_call_locked(waiter))
             futex_wake(&waiter->word, 1);
     rp_lock_release(&pool->room.lock);
+}
+
+void room_wake_all(struct pool *pool)
+{
+    call_all(pool, false);
 }
 
 static bool stuck_locked(struct pool *pool)
@@ -120,10 +126,11 @@ static bool stuck(struct pool *pool)
     return yes;
 }
 
+/* Only who stands inside can help: a head outside that called itself as well would spin until one has. */
 void room_target_changed(struct pool *pool)
 {
     if (stuck(pool))
-        room_wake_all(pool);
+        call_all(pool, true);
 }
 
 static int waiter_join(struct pool *pool, struct waiter *me)
