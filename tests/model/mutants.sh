@@ -3,7 +3,8 @@
 #
 #   tests/model/mutants.sh SCHEDULES [NAME...]
 #
-# A mutant is a patch in tests/model/mutants whose first line says which mistake it is. It must apply without fuzz to a
+# A mutant is a patch in tests/model/mutants whose first line says which mistake it is; a second line
+# "# scenarios: NAME,..." spends all schedules on those that can show it. It must apply without fuzz to a
 # copy of src/; objects that it does not touch are those of the model. Fails if one does not apply, does not compile, or
 # survives SCHEDULES schedules.
 set -eu
@@ -21,6 +22,7 @@ mutant() {
     patch=tests/model/mutants/$name.patch
     dir=$work/$name
     what=$(sed -n '1s/^# *//p' "$patch")
+    only=$(sed -n '2s/^# scenarios: */--scenario /p' "$patch")
     rm -rf "$dir"
     mkdir -p "$dir"
     cp -r src "$dir/src"
@@ -47,7 +49,7 @@ mutant() {
         esac
     done
     $CC -g -no-pie $objects -o "$dir/model"
-    if timeout 900 "$dir/model" --schedules "$schedules" --jobs 1 --first 1 >"$dir/log" 2>&1; then
+    if timeout 900 "$dir/model" $only --schedules "$schedules" --jobs 1 --first 1 >"$dir/log" 2>&1; then
         echo "SURVIVED  $name: $what"
     else
         why=$(sed -n 's/^VIOLATED *scenario //p' "$dir/log" | head -n 1)

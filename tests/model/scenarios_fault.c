@@ -81,7 +81,7 @@ static void allocation_failures(void)
 }
 
 static unsigned starts_fail;
-static unsigned started_workers;
+static unsigned started_workers, most_workers; /* that live now, by the hooks; and the most at once */
 
 static int start_hook(void *user, unsigned worker, void **local)
 {
@@ -93,7 +93,8 @@ static int start_hook(void *user, unsigned worker, void **local)
         starts_fail--;
         return -EIO;
     }
-    started_workers++;
+    if (++started_workers > most_workers)
+        most_workers = started_workers;
     return 0;
 }
 
@@ -109,7 +110,7 @@ static void stop_hook(void *user, unsigned worker, void *local)
 /* A worker that does not start is as one that cannot be made; each that did start is stopped. */
 static void start_failures(void)
 {
-    starts_fail = started_workers = 0;
+    starts_fail = started_workers = most_workers = 0;
     open_pool(2, &(struct rp_pool_options){
                      .queue_depth = choose(2), .worker_start = start_hook, .worker_stop = stop_hook, .expiry_ns = MS});
     for (int i = 0; i < 3; i++)
@@ -125,6 +126,34 @@ static void start_failures(void)
     rest_check();
     close_pool();
     must(started_workers == 0, "%u workers were started and not stopped", started_workers);
+}
+
+static void prewarm(void *arg)
+{
+    int n = rp_pool_prewarm(ledger.pool, *(unsigned *)arg);
+
+    must(n >= 0, "prewarm: %d", n);
+}
+
+/* Workers are made from many sides at once, and never more than may live. */
+static void prewarming(void)
+{
+    unsigned two = 2;
+
+    starts_fail = started_workers = most_workers = 0;
+    open_pool(2, &(struct rp_pool_options){.queue_depth = 2, .worker_start = start_hook, .worker_stop = stop_hook});
+    for (int i = 0; i < 2; i++) {
+        job_new();
+        actor("submitter", submit_job, &ledger.job[i]);
+    }
+    actor("prewarm0", prewarm, &two);
+    if (chance(2))
+        actor("prewarm1", prewarm, &two);
+    actors_join();
+    all_done();
+    must(most_workers <= 2, "%u workers lived at once", most_workers);
+    must(rp_pool_running(ledger.pool) == 2, "%u workers after prewarm", rp_pool_running(ledger.pool));
+    close_pool();
 }
 
 /* --- tasks that do not return ------------------------------------------------------------------------------------ */
@@ -390,6 +419,7 @@ const struct scenario scenarios_fault[] = {
     {"thread-failures-destroy", "and dropped where the pool ends first", thread_failures_destroy},
     {"allocation-failures", "-ENOMEM loses nothing", allocation_failures},
     {"start-failures", "a worker that does not start is tried again", start_failures},
+    {"prewarming", "workers made from many sides, never more than may live", prewarming},
     {"panics", "workers that panic while submitters block", panics},
     {"thread-exits", "a worker whose task ends its thread is replaced", thread_exits},
     {"failing-helped", "panics and thread ends in tasks that another one helps with", failing_helped},

@@ -109,6 +109,42 @@ static void batch(void)
     close_pool();
 }
 
+static void submit_then_batch(void *arg)
+{
+    struct job *job = arg;
+
+    job_submit(&job[0]);
+    jobs_submit_batch(&job[1], 2);
+}
+
+static void open_gate(void *arg)
+{
+    gate_open(arg);
+}
+
+/*
+ * One worker parks, another comes from its task and takes the first of two dependent tasks under the look of the one
+ * that parks: what stands behind it was not seen by anybody else.
+ */
+static void parking_under_take(void)
+{
+    struct gate hold = {0}, started = {0};
+
+    open_pool(2, &(struct rp_pool_options){.queue_depth = 2, .min_workers = 2});
+    job_new()->waits = &hold;
+    job_submit(&ledger.job[0]);
+    settle(false);
+    job_new();
+    job_new()->waits = &started;
+    job_new()->opens = &started;
+    actor("submitter", submit_then_batch, &ledger.job[1]);
+    actor("opener", open_gate, &hold);
+    actors_join();
+    accepted_check();
+    all_done();
+    close_pool();
+}
+
 /* Three classes, whose rings are made at their first use, while workers look at what there is. */
 static void priorities(void)
 {
@@ -162,6 +198,7 @@ const struct scenario scenarios_submit[] = {
     {"dependent", "a task that waits for another to start is no reason to wake nobody", dependent},
     {"dependent-chain", "three such tasks, on a pool in any state", dependent_chain},
     {"batch", "one wake-up decision for a batch whose tasks need each other", batch},
+    {"parking-under-take", "a worker that parks sees past the task that another one takes", parking_under_take},
     {"priorities", "classes whose rings appear while workers look", priorities},
     {"bounded", "never more in flight than capacity and depth, and so many always", bounded},
     {0},

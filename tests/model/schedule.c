@@ -151,6 +151,7 @@ static void coroutine_main(void)
     struct coroutine *me = model.current;
 
     me->main(me->arg);
+    turn("a thread's last lines"); /* destructors of thread-local data */
     coroutine_end();
 }
 
