@@ -62,8 +62,8 @@ static inline int submit_entry(const struct rp_pool *handle, const struct entry 
     if (unlikely(!load_relaxed(&pool->alive) || !load_relaxed(&pool->runq.rings[how.class]))) /* hints */
         goto slow;
     rc = runq_claim(&pool->runq, how.class, 1, true, &position);
-    if (unlikely(rc != 1) && !(rc == -EAGAIN && may_block(pool, how.overload) &&
-                               room_soon(pool, how.class, &position) == 1))
+    if (unlikely(rc != 1) &&
+        !(rc == -EAGAIN && may_block(pool, how.overload) && room_soon(pool, how.class, &position) == 1))
         goto slow;
     runq_publish(&pool->runq, how.class, position, entry, true);
     wake_and_exit(pool);
