@@ -138,8 +138,9 @@ RP_API int rp_pool_create(struct rp_pool **pool, unsigned capacity, const struct
 
 /*
  * Hands fn(arg) to the pool by its overload policy. 0: accepted. The default policy blocks while there is no room;
- * blocked submitters are served first in, first out, and a submitter that has begun to block is overtaken by at most
- * 1024 later submits plus one for each thread that is inside submit at that moment (a batch: its size).
+ * blocked submitters are served first in, first out. The first of them is overtaken by at most 1024 later submits plus
+ * one for each thread that is inside submit at that moment (a batch: its size); so one with n blocked in front of it by
+ * at most n + 1 times as many. Before it blocks, a submitter looks for room for some 20 us.
  * A worker of the pool that would block here is stood in for by one more worker (within max_extra).
  * Memory: what the submitter wrote before is visible to fn.
  * -EAGAIN: the policy or option says not to block, or max_blocking submitters do already; or the pool has no worker
