@@ -130,6 +130,15 @@ int cpu_current(void)
 
 _Atomic unsigned fork_generation_word;
 
+/* Nothing forks here. */
+void fork_hold_off(void)
+{
+}
+
+void fork_let_go(void)
+{
+}
+
 int fork_install(void)
 {
     return 0;

@@ -95,6 +95,10 @@ static inline int rcu_attach(void)
     return 0;
 }
 
+static inline void rcu_thread_ends(void)
+{
+}
+
 static inline void rcu_enter(void)
 {
     model_rcu_enter();
