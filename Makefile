@@ -92,7 +92,7 @@ BUILD_GOALS := all bench bench-check demo install deps lint model model-long mut
 
 NEEDS := $(if $(filter $(BUILD_GOALS),$(GOALS)),build) \
     $(if $(filter $(TEST_GOALS) $(BUILD)/tests/%,$(GOALS)),test) \
-    $(if $(filter check-sanitized,$(GOALS)),sanitize) $(if $(filter lint,$(GOALS)),lint)
+    $(if $(filter check-sanitized,$(GOALS)),sanitize) $(if $(filter mutants,$(GOALS)),mutants) $(if $(filter lint,$(GOALS)),lint)
 
 ifneq ($(filter build,$(NEEDS)),)
 include $(BUILD)/config.mk

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes sure that what a goal of make needs is on this machine.
 #
-#   tools/setup.sh GROUP...     groups: build test sanitize lint fmt
+#   tools/setup.sh GROUP...     groups: build test sanitize mutants lint fmt
 #
 # Says nothing and calls no package manager when all is there, which costs some milliseconds. Else, on Debian and its
 # kin as root, it installs what is missing; anywhere else it names the packages and fails before anything was built.
@@ -55,6 +55,9 @@ for group; do
         clang*) need "libclang-rt-$(clang_version=$(${CC} -dumpversion 2>/dev/null) && echo "${clang_version%%.*}" ||
             echo 14)-dev" sanitizer ;;
         esac
+        ;;
+    mutants)
+        need patch program patch
         ;;
     lint)
         need clang program clang
