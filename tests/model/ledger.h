@@ -27,6 +27,7 @@ struct ledger {
     unsigned jobs;
     unsigned running, most; /* tasks that run now, and the most at once so far */
     unsigned panics;        /* calls of the panic handler */
+    unsigned reboots;       /* begun */
 };
 extern struct ledger ledger;
 

@@ -23,8 +23,9 @@ $(MODEL): $(MODEL_OBJ)
 
 .PHONY: model model-long mutants model-spin
 SCENARIO ?=
-MODEL_RUN = $(MODEL) $(if $(SCENARIO),--scenario $(SCENARIO)) --jobs $(shell nproc)
-model: $(MODEL) ## the pool under a deterministic scheduler: 2 million schedules, at most 2 minutes; SCENARIO= SEED= replay
+FIRST ?=
+MODEL_RUN = $(MODEL) $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(FIRST),--first $(FIRST)) --jobs $(shell nproc)
+model: $(MODEL) ## the pool under a deterministic scheduler: 2 million schedules, at most 2 minutes; FIRST= seed; SCENARIO= SEED= replay
 	$(Q)$(if $(SEED),$(MODEL) --scenario $(SCENARIO) --seed $(SEED),$(MODEL_RUN) --schedules 2000000 --seconds 120)
 
 model-long: $(MODEL) ## the same, 100 million schedules
