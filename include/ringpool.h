@@ -3,8 +3,12 @@
 #define RINGPOOL_H
 
 #include <ringpool/base.h>
+#include <ringpool/context.h>
+#include <ringpool/future.h>
+#include <ringpool/group.h>
 #include <ringpool/lock.h>
 #include <ringpool/pool.h>
+#include <ringpool/retry.h>
 #include <ringpool/task.h>
 
 #endif

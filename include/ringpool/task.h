@@ -53,7 +53,9 @@ struct rp_task {
     int64_t deadline;   /* latest start (absolute); also bounds the submitter's blocking; 0: none */
     int64_t timeout;    /* longest run, ns; 0: none. At its end the worker counts as hung until fn returns: nothing is
                           interrupted, a warning names the task, and its context is cancelled with -ETIMEDOUT */
-    struct rp_ctx *ctx; /* must be NULL in this version: -ENOTSUP */
+    struct rp_ctx *ctx; /* held until the task has ended; once it ends, submit returns -ECANCELED or -ETIMEDOUT, also
+                           when it blocks, and a queued task is dropped with that when the queue gets to it. Inside
+                           the task rp_ctx_current() is it. -ECHILD: made before a fork. NULL: none */
     struct rp_cq *cq;   /* must be NULL in this version: -ENOTSUP */
     uint64_t user_data; /* for the completion; without cq it is ignored */
 };

@@ -14,6 +14,19 @@
  */
 int futex_wait(_Atomic uint32_t *word, uint32_t expected, int64_t deadline);
 
+struct futex_expected {
+    _Atomic uint32_t *word;
+    uint32_t expected;
+};
+
+/*
+ * futex_wait on up to 128 words at once, until one of them is another value or is woken; the same results, and -ENOSYS
+ * where the kernel has no futex_waitv (before 5.16, or denied): futex_wait_any_works() says so beforehand, after a trial
+ * at its first call.
+ */
+int futex_wait_any(const struct futex_expected *words, unsigned n, int64_t deadline);
+bool futex_wait_any_works(void);
+
 /* Wakes up to n sleepers on the word and returns how many. The word may be gone already: then nothing happens. */
 int futex_wake(_Atomic uint32_t *word, int n);
 

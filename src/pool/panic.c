@@ -9,7 +9,7 @@
  */
 #include "base/alloc.h"
 #include "base/rcu.h"
-#include "pool/pool.h"
+#include "pool/job.h"
 
 #include <errno.h>
 #include <execinfo.h>
@@ -35,6 +35,8 @@ void frame_push(struct frame *frame, struct pool *pool, struct worker *worker)
     frame->outer = current;
     frame->phase = FRAME_IDLE;
     frame->counted = frame->excused = false;
+    frame->job = NULL;
+    frame->limit = NULL;
     frame->blocking = frame->extra = 0;
     current = frame;
 }
@@ -173,6 +175,14 @@ void rp_panic(const char *fmt, ...)
 
 /* --- a task in a frame of its own ------------------------------------------------------------------------------- */
 
+/* What a task may leave behind on a frame of its own. */
+static void frame_left(struct frame *frame)
+{
+    extra_settle(frame);
+    if (frame->limit)
+        run_limit_end(frame->limit);
+}
+
 static void frame_exits(void *arg)
 {
     struct frame *frame = arg;
@@ -180,14 +190,11 @@ static void frame_exits(void *arg)
     snprintf(frame->reason, sizeof(frame->reason), "the task ended its thread: pthread_exit or cancellation");
     frame->nframes = 0;
     frame->signal = 0;
-    extra_settle(frame);
+    frame_left(frame);
     panic_report(frame);
     frame_pop(frame);
-    if (frame->kind == FRAME_HELP)
-        task_failed(frame->pool, &frame->pool->panicked);
-    else
-        add_relaxed(&frame->pool->outside_panicked, 1); /* a counter */
-    guest_leave(frame->pool);                           /* both run inside a call of a guest */
+    job_finish(frame->pool, frame->job, frame->kind == FRAME_HELP ? JOB_PANICKED : JOB_OUTSIDE_PANICKED, false);
+    guest_leave(frame->pool); /* both run inside a call of a guest */
 }
 
 /* The frame outlives the jump; locals of this function are not read after it. */
@@ -204,16 +211,22 @@ static bool frame_land(struct frame *frame, const struct entry *entry)
 bool frame_run(struct pool *pool, struct worker *worker, const struct entry *entry, unsigned kind)
 {
     struct frame frame;
+    struct limit limit;
     bool returned;
 
     frame_push(&frame, pool, worker);
     frame.label = entry->plain ? NULL : entry->label;
     frame.kind = kind;
     frame.counted = kind == FRAME_HELP;
+    if (!entry->plain && entry->timeout) {
+        run_limit_init(&limit, pool, worker);
+        frame.limit = &limit;
+        run_limit_arm(&limit, entry);
+    }
     pthread_cleanup_push(frame_exits, &frame);
     returned = frame_land(&frame, entry);
     pthread_cleanup_pop(0);
-    extra_settle(&frame);
+    frame_left(&frame);
     if (!returned)
         panic_report(&frame);
     frame_pop(&frame);

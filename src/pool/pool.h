@@ -24,6 +24,17 @@
 #define PANIC_REASON 256
 #define NAME_BYTES 10
 
+struct job;
+
+/* A task's timeout: what the reactor finds when it fires. */
+struct limit {
+    struct timer timer; /* armed while the task runs */
+    struct pool *pool;
+    struct worker *worker; /* that runs it; NULL: a thread of the user's */
+    const char *label;     /* set before it is armed */
+    struct job *job;       /* likewise; NULL: none */
+};
+
 /*
  * What runs a task on a thread: the landing place of its panic. Frames nest (a task that helps, a task that the
  * submitter runs itself); the innermost one is current.
@@ -38,12 +49,14 @@ struct frame {
     struct pool *pool;
     struct worker *worker; /* NULL on a thread that is not a worker of the pool */
     const char *label;
-    unsigned blocking; /* rp_blocking_begin without its end */
-    unsigned extra;    /* how many of these were granted */
-    unsigned phase;    /* FRAME_IDLE, ... */
-    bool counted;      /* its task is in flight even if phase is FRAME_IDLE */
-    bool excused;      /* ... and an ender on this thread has said so */
-    unsigned kind;     /* FRAME_*: what else is undone when its thread exits */
+    struct job *job;     /* of the task on it, NULL: none; set by job_run */
+    struct limit *limit; /* of a task that has a timeout and does not run on a worker's own frame */
+    unsigned blocking;   /* rp_blocking_begin without its end */
+    unsigned extra;      /* how many of these were granted */
+    unsigned phase;      /* FRAME_IDLE, ... */
+    bool counted;        /* its task is in flight even if phase is FRAME_IDLE */
+    bool excused;        /* ... and an ender on this thread has said so */
+    unsigned kind;       /* FRAME_*: what else is undone when its thread exits */
     int signal;
     int nframes;
     void *frames[PANIC_FRAMES];
@@ -75,10 +88,11 @@ struct worker {
     bool started;                                /* o: worker_start succeeded */
     bool panicked;                               /* o: its task did, and is not accounted for yet */
     bool limited;                                /* o: run_limit was armed for the task */
+    bool holds;                                  /* o: its task ended but for the accounts: see job_finish_worker */
 
     struct frame frame;         /* o */
     void *local;                /* o: worker_start's */
-    struct timer run_limit;     /* o arms, t fires */
+    struct limit run_limit;     /* o arms, t fires */
     void *alternate_stack;      /* o: for contained signals */
     pthread_t thread;           /* l: set at its end */
     bool joinable;              /* l: a thread has ended or is about to */
@@ -242,6 +256,9 @@ struct worker *worker_at(const struct pool *pool, unsigned number);
 
 void *worker_main(void *arg);
 void run_limit_fire(struct timer *timer);
+void run_limit_init(struct limit *limit, struct pool *pool, struct worker *worker);
+void run_limit_arm(struct limit *limit, const struct entry *entry);
+void run_limit_end(struct limit *limit);
 /* The caller, if it is a worker of the pool, else NULL. */
 struct worker *worker_self(const struct pool *pool);
 /* The accounts of a task that has ended, however: [end]. */
@@ -250,8 +267,11 @@ void task_ended(struct pool *pool);
 void task_failed(struct pool *pool, _Atomic uint64_t *how);
 /* Drops a task that was taken off the queue, and ends it. */
 void task_drop(struct pool *pool, const struct entry *entry, int reason);
-/* Whether the entry must not start any more: the reason, or 0. */
-int task_expired(const struct pool *pool, const struct entry *entry);
+/*
+ * What is to be done with an entry that was taken off the queue: 0: run *entry, which may be another one than it was;
+ * negative: drop *entry for that reason; positive: nothing.
+ */
+int task_check(struct pool *pool, struct entry *entry);
 /* Ends one queued task on the calling thread: runs it, or drops it for `drop` if that is not 0. false: none was ready. */
 bool pool_help(struct pool *pool, int drop);
 
@@ -282,7 +302,8 @@ void panic_stack_clear(struct worker *worker);
 
 void room_init(struct room *room);
 /* Blocks until the claim succeeds: as runq_claim, and -ETIMEDOUT, -EDEADLK, -EAGAIN (max_blocking). A guest. */
-int room_claim(struct pool *pool, unsigned class, int64_t deadline, uint64_t *position);
+struct rp_ctx; /* NULL, or the context whose end ends the wait as well */
+int room_claim(struct pool *pool, unsigned class, int64_t deadline, struct rp_ctx *ctx, uint64_t *position);
 /* Looks for room for some microseconds: as runq_claim for one newcomer. Any thread, also inside an RCU section. */
 int room_soon(struct pool *pool, unsigned class, uint64_t *position);
 /* There is room, or may be: tells the first blocked submitter. */

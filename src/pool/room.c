@@ -32,6 +32,7 @@
  * called for that looks, and calls them.
  */
 #include "base/futex.h"
+#include "pool/context.h"
 #include "pool/pool.h"
 
 #include <errno.h>
@@ -42,6 +43,7 @@ enum { LOOKING, SLEEPING, CALLED };
 
 struct waiter {
     struct cds_list_head node; /* under the room's lock */
+    struct watch watch;        /* on its context, if it has one */
     _Atomic uint32_t word;     /* LOOKING and SLEEPING by the waiter, CALLED by others */
     _Atomic uint32_t head;     /* 1: first of the list; set under the room's lock, once and for all */
     unsigned held;             /* tasks in flight on the waiter's own stack; 0: not a worker of this pool */
@@ -71,8 +73,8 @@ static void head_changed_locked(struct pool *pool)
     store_seq(&pool->runq.gate, gate);
 }
 
-/* true: it sleeps, and the caller owes it a futex_wake. */
-static bool waiter_call_locked(struct waiter *waiter)
+/* Under a lock that keeps the waiter there. true: it sleeps, and the caller owes it a futex_wake. */
+static bool waiter_call(struct waiter *waiter)
 {
     return exchange_acq_rel(&waiter->word, CALLED) == SLEEPING;
 }
@@ -85,7 +87,7 @@ void room_signal(struct pool *pool)
         return;
     rp_lock_acquire(&room->lock);
     struct waiter *head = head_locked(room);
-    bool asleep = head && waiter_call_locked(head); /* E4 */
+    bool asleep = head && waiter_call(head); /* E4 */
     rp_lock_release(&room->lock);
     if (asleep)
         futex_wake(&head->word, 1); /* it may have gone: then nobody sleeps there, or on a word that expects such */
@@ -98,7 +100,7 @@ static void call_all(struct pool *pool, bool inside)
 
     rp_lock_acquire(&pool->room.lock);
     cds_list_for_each_entry (waiter, &pool->room.waiters, node)
-        if ((waiter->held || !inside) && waiter_call_locked(waiter))
+        if ((waiter->held || !inside) && waiter_call(waiter))
             futex_wake(&waiter->word, 1);
     rp_lock_release(&pool->room.lock);
 }
@@ -243,15 +245,31 @@ static int waiter_sleep(struct waiter *me, int64_t until)
     return 0;
 }
 
-int room_claim(struct pool *pool, unsigned class, int64_t deadline, uint64_t *position)
+/* Under the lock of the context's tree, which taking the watch off takes as well: the waiter is still there. */
+static void waiter_context_ended(struct watch *watch, int reason)
 {
-    struct waiter me = {.word = LOOKING, .held = frame_held(pool)};
+    struct waiter *waiter = caa_container_of(watch, struct waiter, watch);
+
+    (void)reason;
+    if (waiter_call(waiter))
+        futex_wake(&waiter->word, 1);
+}
+
+int room_claim(struct pool *pool, unsigned class, int64_t deadline, struct rp_ctx *ctx, uint64_t *position)
+{
+    struct waiter me = {.word = LOOKING, .watch = {.fire = waiter_context_ended}, .held = frame_held(pool)};
     int64_t pause = 50000;
     int rc = waiter_join(pool, &me);
 
     if (rc)
         return rc;
+    if (ctx)
+        ctx_watch(ctx, &me.watch); /* has it ended, the look below finds that */
     while ((rc = waiter_try(pool, &me, class, position)) == -EAGAIN || rc == -EBUSY) {
+        if (ctx && ctx_err(ctx)) { /* after the word was reset: H2 */
+            rc = ctx_err(ctx);
+            break;
+        }
         int64_t until = deadline;
 
         if (rc == -EBUSY) { /* the ring is full of tasks whose workers are being made: nobody signals that */
@@ -266,6 +284,8 @@ int room_claim(struct pool *pool, unsigned class, int64_t deadline, uint64_t *po
             break;
         }
     }
+    if (ctx)
+        ctx_unwatch(ctx, &me.watch);
     waiter_leave(pool, &me);
     return rc;
 }

@@ -297,6 +297,30 @@ bool runq_take_lowest(struct runq *q, struct entry *out)
     return class_take(q, CLASS_LOW, out) || class_take(q, CLASS_NORMAL, out) || class_take(q, CLASS_HIGH, out);
 }
 
+static bool class_drained(struct runq *q, unsigned class)
+{
+    struct ring *ring = load_acquire(&q->rings[class]);
+
+    if (!ring)
+        return true;
+    uint64_t head = load_seq(&ring->head); /* before the tail: never beyond it */
+    uint64_t tail = class == CLASS_NORMAL ? load_seq(&q->tail) : load_seq(&ring->tail);
+    return ((tail ^ head) & POSITION_MASK) == 0;
+}
+
+bool runq_take_class(struct runq *q, unsigned class, struct entry *out)
+{
+    for (unsigned spins = 0; !class_take(q, class, out); spins++) {
+        if (class_drained(q, class))
+            return false;
+        if (spins < 64)
+            cpu_relax();
+        else
+            sched_yield(); /* the submitter was preempted: give it the CPU */
+    }
+    return true;
+}
+
 /* --- looks ------------------------------------------------------------------------------------------------------ */
 
 static bool ring_ready(struct ring *ring)

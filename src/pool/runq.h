@@ -109,6 +109,12 @@ void runq_publish(struct runq *q, unsigned class, uint64_t position, const struc
 /* Takes the oldest published task of the class that the turn says, else of any. false: none is ready. */
 bool runq_take(struct runq *q, unsigned turn, struct entry *out);
 
+/*
+ * Takes the oldest task of the class, waiting for its submitter, who may be between claim and publish. false: everything
+ * that was claimed there has been taken.
+ */
+bool runq_take_class(struct runq *q, unsigned class, struct entry *out);
+
 /* Takes the oldest published task of the lowest class that has one. */
 bool runq_take_lowest(struct runq *q, struct entry *out);
 

@@ -42,7 +42,7 @@ static int descriptor_create(struct pool *pool, struct worker **out)
     if (rc)
         goto no_stack;
     worker->pool = pool;
-    timer_init(&worker->run_limit, pool->reactor, run_limit_fire);
+    run_limit_init(&worker->run_limit, pool, worker);
     rp_lock_acquire(&pool->lock);
     rc = table_put(&pool->table, &pool->allocator, worker, &worker->number);
     rp_lock_release(&pool->lock);
@@ -61,7 +61,7 @@ no_stack:
 /* Its thread was joined, it is out of the table, and a grace period has passed. */
 static void descriptor_free(struct pool *pool, struct worker *worker)
 {
-    timer_cancel_wait(&worker->run_limit);
+    timer_cancel_wait(&worker->run_limit.timer);
     stack_unmap(&worker->stack);
     alloc_free_aligned(&pool->allocator, worker);
 }

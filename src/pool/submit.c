@@ -7,7 +7,7 @@
  */
 #include "base/cpu.h"
 #include "base/rcu.h"
-#include "pool/pool.h"
+#include "pool/job.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -22,6 +22,7 @@ struct how {
     unsigned class;
     int overload; /* enum rp_overload */
     int64_t deadline;
+    struct rp_ctx *ctx; /* whose end ends the submitter's blocking; NULL: none */
 };
 
 static int submit_slow(const struct rp_pool *handle, const struct entry *entry, struct how how);
@@ -117,14 +118,24 @@ int rp_pool_submit_until(struct rp_pool *pool, void (*fn)(void *arg), void *arg,
     return rc ? rc : submit_plain(pool, fn, arg, RP_OVERLOAD_DEFAULT, deadline);
 }
 
-/* The entry and the manner that a task asks for, or -EINVAL, -ENOTSUP, -ETIMEDOUT. */
+static inline struct how how_of(const struct rp_task *task)
+{
+    return (struct how){
+        .class = (unsigned)task->priority, .overload = task->overload, .deadline = task->deadline, .ctx = task->ctx};
+}
+
+/* Whether the task is to be looked after: it is submitted as a job. */
+static inline bool is_job(const struct rp_task *task)
+{
+    return task->ctx || task->cq;
+}
+
+/* The entry and the manner that a task asks for, or -EINVAL, -ETIMEDOUT. */
 static int task_read(const struct rp_task *task, struct entry *entry, struct how *how)
 {
     if (!task->fn || (unsigned)task->priority > RP_PRIO_LOW || (unsigned)task->overload > RP_OVERLOAD_CALLER_RUNS ||
         task->timeout < 0)
         return -EINVAL;
-    if (task->ctx || task->cq)
-        return -ENOTSUP;
     *entry = (struct entry){
         .fn = task->fn,
         .arg = task->arg,
@@ -135,8 +146,22 @@ static int task_read(const struct rp_task *task, struct entry *entry, struct how
         .cpu = cpu_current(),
         .plain = !task->dropped && !task->label && !task->deadline && !task->timeout,
     };
-    *how = (struct how){.class = (unsigned)task->priority, .overload = task->overload, .deadline = task->deadline};
+    *how = how_of(task);
     return deadline_check(task->deadline); /* last: a batch reads a task again whose deadline may have passed since */
+}
+
+static __attribute__((noinline)) int submit_as_job(struct rp_pool *pool, const struct rp_task *task)
+{
+    struct entry entry;
+    struct how how;
+    int rc = task_read(task, &entry, &how);
+
+    if (rc || (rc = job_from_task(pool, task, &entry)))
+        return rc;
+    rc = submit_entry(pool, &entry, how);
+    if (rc)
+        job_discard(&entry);
+    return rc;
 }
 
 int rp_pool_submit_task(struct rp_pool *pool, const struct rp_task *task)
@@ -146,8 +171,15 @@ int rp_pool_submit_task(struct rp_pool *pool, const struct rp_task *task)
 
     if (!pool || !task)
         return -EINVAL;
+    if (unlikely(is_job(task)))
+        return submit_as_job(pool, task);
     int rc = task_read(task, &entry, &how);
     return rc ? rc : submit_entry(pool, &entry, how);
+}
+
+int job_submit(struct rp_pool *pool, const struct entry *entry, const struct rp_task *task)
+{
+    return submit_entry(pool, entry, how_of(task));
 }
 
 /* --- batches ---------------------------------------------------------------------------------------------------- */
@@ -159,7 +191,8 @@ static unsigned run_length(const struct rp_task *tasks, unsigned n)
     struct how how;
     unsigned length = 1;
 
-    while (length < n && tasks[length].priority == tasks[0].priority && !task_read(&tasks[length], &entry, &how))
+    while (length < n && tasks[length].priority == tasks[0].priority && !is_job(&tasks[length]) &&
+           !task_read(&tasks[length], &entry, &how))
         length++;
     return length;
 }
@@ -201,8 +234,10 @@ int rp_pool_submit_batch(struct rp_pool *pool, const struct rp_task *tasks, unsi
     if (!pool || (n && !tasks) || n > INT32_MAX)
         return -EINVAL;
     while (accepted < n) {
-        int rc = task_read(&tasks[accepted], &entry, &how);
-        if (!rc) {
+        int rc;
+        if (is_job(&tasks[accepted])) {
+            rc = submit_as_job(pool, &tasks[accepted]);
+        } else if (!(rc = task_read(&tasks[accepted], &entry, &how))) {
             if (checked <= accepted)
                 checked = accepted + run_length(&tasks[accepted], n - accepted);
             unsigned claimed = batch_claim(pool, &tasks[accepted], checked - accepted);
@@ -223,14 +258,17 @@ int rp_pool_submit_batch(struct rp_pool *pool, const struct rp_task *tasks, unsi
 /* The incoming task is accepted and ended without the queue. */
 static void end_here(struct pool *pool, const struct entry *entry, int reason)
 {
+    struct entry own = *entry;
+
+    if (!reason)
+        reason = job_take(&own);
     if (reason) {
-        frame_drop(pool, entry, reason, false);
+        frame_drop(pool, &own, reason, false);
         add_relaxed(&pool->outside_dropped, 1); /* a counter */
-    } else if (frame_run(pool, worker_self(pool), entry, FRAME_CALLER)) {
-        add_relaxed(&pool->outside_completed, 1); /* a counter */
-    } else {
-        add_relaxed(&pool->outside_panicked, 1); /* a counter */
+        return;
     }
+    bool returned = frame_run(pool, worker_self(pool), &own, FRAME_CALLER);
+    job_finish(pool, entry_job(&own), returned ? JOB_OUTSIDE_RETURNED : JOB_OUTSIDE_PANICKED, false);
 }
 
 /* Drops the oldest queued task. -EAGAIN: none is queued. */
@@ -238,9 +276,14 @@ static int discard_oldest(struct pool *pool)
 {
     struct entry victim;
 
-    if (!runq_take_lowest(&pool->runq, &victim))
-        return -EAGAIN;
-    task_drop(pool, &victim, -EAGAIN);
+    int rc;
+
+    do {
+        if (!runq_take_lowest(&pool->runq, &victim))
+            return -EAGAIN;
+        rc = task_check(pool, &victim);
+    } while (rc > 0); /* what was there runs elsewhere, and is still in flight */
+    task_drop(pool, &victim, rc ? rc : -EAGAIN);
     return 0;
 }
 
@@ -273,7 +316,7 @@ static int claim_by_policy(struct pool *pool, const struct entry *entry, struct 
     while ((rc = claim_again(pool, how, newcomer, position)) == -EAGAIN) {
         switch (overload) {
         case RP_OVERLOAD_BLOCK:
-            return room_claim(pool, how.class, how.deadline, position);
+            return room_claim(pool, how.class, how.deadline, how.ctx, position);
         case RP_OVERLOAD_DISCARD_NEWEST:
             end_here(pool, entry, -EAGAIN);
             return 0;

@@ -10,7 +10,7 @@
 #include "base/cpu.h"
 #include "base/futex.h"
 #include "base/rcu.h"
-#include "pool/pool.h"
+#include "pool/job.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -65,29 +65,64 @@ void task_drop(struct pool *pool, const struct entry *entry, int reason)
     task_failed(pool, &pool->dropped);
 }
 
-int task_expired(const struct pool *pool, const struct entry *entry)
+static __attribute__((noinline)) int task_check_full(struct pool *pool, struct entry *entry)
 {
-    if (__builtin_expect(load_relaxed(&pool->dropping) != 0,
-                         0)) /* the release drops what it sees itself; this is for the rest */
+    int rc = job_take(entry);
+
+    if (rc)
+        return rc;
+    if (load_seq(&pool->dropping)) /* the release drops what it sees itself; this is for the rest */
         return -ESHUTDOWN;
     return entry->deadline && rp_now() >= entry->deadline ? -ETIMEDOUT : 0;
+}
+
+int task_check(struct pool *pool, struct entry *entry)
+{
+    if (__builtin_expect(entry->plain && !load_relaxed(&pool->dropping), 1)) /* a drop that is seen late is none */
+        return 0;
+    return task_check_full(pool, entry);
 }
 
 /* On the reactor: the task that the timer was armed for runs still, or it would have been cancelled. */
 void run_limit_fire(struct timer *timer)
 {
-    struct worker *worker = caa_container_of(timer, struct worker, run_limit);
-    struct pool *pool = worker->pool;
-    const char *label = load_acquire(&worker->label);
+    const struct limit *limit = caa_container_of(timer, struct limit, timer);
+    struct pool *pool = limit->pool;
 
-    store_release(&worker->hung, 1);
-    log_emit(&pool->log, RP_LOG_WARNING, "pool %s: worker %u is hung: task %s runs for longer than its timeout",
-             pool->name, worker->number, label ? label : "without label");
+    if (limit->worker)
+        store_release(&limit->worker->hung, 1);
+    log_emit(&pool->log, RP_LOG_WARNING, "pool %s: worker %d is hung: task %s runs for longer than its timeout",
+             pool->name, limit->worker ? (int)limit->worker->number : -1,
+             limit->label ? limit->label : "without label");
+    if (limit->job)
+        limit->job->ops->overdue(limit->job);
+}
+
+void run_limit_init(struct limit *limit, struct pool *pool, struct worker *worker)
+{
+    timer_init(&limit->timer, pool->reactor, run_limit_fire);
+    limit->pool = pool;
+    limit->worker = worker;
+}
+
+/* Labels of full entries only: a plain one has no timeout. The reactor's lock publishes what is set here. */
+void run_limit_arm(struct limit *limit, const struct entry *entry)
+{
+    limit->label = entry->label;
+    limit->job = entry_job(entry);
+    timer_arm(&limit->timer, rp_after(entry->timeout));
+}
+
+void run_limit_end(struct limit *limit)
+{
+    timer_cancel_wait(&limit->timer);
+    if (limit->worker)
+        store_release(&limit->worker->hung, 0);
 }
 
 static void run_limited(struct worker *worker, const struct entry *entry)
 {
-    timer_arm(&worker->run_limit, rp_after(entry->timeout));
+    run_limit_arm(&worker->run_limit, entry);
     entry->fn(entry->arg);
 }
 
@@ -101,22 +136,22 @@ static void task_left(struct worker *worker)
         extra_settle(frame);
     if (__builtin_expect(worker->limited, 0)) {
         worker->limited = false;
-        timer_cancel_wait(&worker->run_limit);
-        store_release(&worker->hung, 0);
+        run_limit_end(&worker->run_limit);
     }
 }
 
-static void worker_run(struct worker *worker, const struct entry *entry)
+static void worker_run(struct worker *worker, struct entry *entry)
 {
     struct pool *pool = worker->pool;
-    const char *label = entry->plain ? NULL : entry->label;
 
     worker->submitter_cpu = entry->cpu;
-    int reason = task_expired(pool, entry);
+    int reason = task_check(pool, entry);
     if (__builtin_expect(reason, 0)) {
-        task_drop(pool, entry, reason);
+        if (reason < 0)
+            task_drop(pool, entry, reason);
         return;
     }
+    const char *label = entry->plain ? NULL : entry->label;
     if (load_relaxed(&worker->state) != RP_WORKER_RUNNING) /* own word */
         store_release(&worker->state, RP_WORKER_RUNNING);
     if (load_relaxed(&worker->label) != label) /* own word */
@@ -134,16 +169,31 @@ static void worker_run(struct worker *worker, const struct entry *entry)
         return;
     task_left(worker);
     store_relaxed(&worker->tasks, load_relaxed(&worker->tasks) + 1); /* own word; ordered by [end] */
-    task_ended(pool);
+    if (__builtin_expect(worker->frame.job != NULL, 0))
+        job_finish_worker(worker, frame_job_end(&worker->frame));
+    else
+        task_ended(pool);
     worker->frame.phase = FRAME_IDLE;
 }
 
 /* The task of the worker's own frame did not return. */
 static void worker_panicked(struct worker *worker)
 {
+    struct pool *pool = worker->pool;
+
     task_left(worker);
     panic_report(&worker->frame);
-    task_failed(worker->pool, &worker->pool->panicked);
+    add_seq(&pool->guests, 1); /* as job_finish wants it */
+    job_finish(pool, frame_job_end(&worker->frame), JOB_PANICKED, false);
+    guest_leave(pool);
+    worker->frame.phase = FRAME_IDLE;
+}
+
+/* What it ran in a task's place ended the thread: the task itself had returned. */
+static void worker_held(struct worker *worker)
+{
+    worker->holds = false;
+    task_ended(worker->pool);
     worker->frame.phase = FRAME_IDLE;
 }
 
@@ -155,16 +205,15 @@ bool pool_help(struct pool *pool, int drop)
 
     if (!runq_take(&pool->runq, turn++, &entry))
         return false;
-    if (!drop)
-        drop = task_expired(pool, &entry);
-    if (drop) {
-        task_drop(pool, &entry, drop);
+    int rc = task_check(pool, &entry);
+    if (rc > 0)
+        return true;
+    if (rc || drop) {
+        task_drop(pool, &entry, rc ? rc : drop);
         return true;
     }
-    if (frame_run(pool, worker_self(pool), &entry, FRAME_HELP))
-        task_ended(pool);
-    else
-        task_failed(pool, &pool->panicked);
+    bool returned = frame_run(pool, worker_self(pool), &entry, FRAME_HELP);
+    job_finish(pool, entry_job(&entry), returned ? JOB_RETURNED : JOB_PANICKED, false);
     return true;
 }
 
@@ -344,7 +393,9 @@ static void worker_exits(void *arg)
     struct worker *worker = arg;
     struct pool *pool = worker->pool;
 
-    if (worker->frame.phase != FRAME_IDLE) {
+    if (worker->holds) {
+        worker_held(worker);
+    } else if (worker->frame.phase != FRAME_IDLE) {
         snprintf(worker->frame.reason, sizeof(worker->frame.reason),
                  "the task ended its thread: pthread_exit or cancellation");
         worker->frame.nframes = 0;
@@ -393,7 +444,7 @@ void *worker_main(void *arg)
     struct pool *pool = worker->pool;
 
     worker->submitter_cpu = -1;
-    worker->begun = worker->started = worker->panicked = false;
+    worker->begun = worker->started = worker->panicked = worker->holds = false;
     frame_push(&worker->frame, pool, worker);
     int rc;
     pthread_cleanup_push(worker_exits, worker); /* for worker_start */

@@ -461,8 +461,6 @@ static const struct {
     {"a negative policy", -EINVAL, {.overload = -1}, false},
     {"a negative deadline", -EINVAL, {.deadline = -1}, false},
     {"a negative timeout", -EINVAL, {.timeout = -1}, false},
-    {"a context", -ENOTSUP, {.ctx = (struct rp_ctx *)&wrong}, false},
-    {"a completion queue", -ENOTSUP, {.cq = (struct rp_cq *)&wrong}, false},
 };
 enum { WRONG = sizeof(wrong) / sizeof(wrong[0]) };
 

@@ -1,0 +1,501 @@
+/*
+ * Futures: the word, and what may happen to it.
+ *
+ * The word's bits only ever get set. The transitions that matter, each one CAS:
+ *
+ *     claim     neither RUNNING nor DONE -> RUNNING           a dequeue, or a waiter that runs it itself (PLACE)
+ *     cancel    neither RUNNING nor DONE -> DONE | code       by cancel, by its context, by a source without result
+ *     finish    not DONE -> DONE | code                       its runner (code 0 after fn returned), or its timeout
+ *
+ * So there is one claim or one cancel, and one finish: exactly one outcome, which stands in the word itself, but for what
+ * fn returned. That is in `rc` and `value`: its runner alone writes them, before its finish; whoever sees DONE with code
+ * 0 knows that it was the runner's and, the CAS being a release and the look an acquire [done], sees both. Whoever sees
+ * another code does not look at them, so that a runner which comes after the timeout may write them in peace.
+ *
+ * No wake-up is lost: a waiter sets WAITERS by a fetch-or, looks at what it got for DONE, and sleeps while the word is
+ * as it was then. The finish is a read-modify-write of the same word: it comes before the fetch-or, and the waiter sees
+ * DONE; or after, and sees WAITERS, and wakes; and if it comes between the fetch-or and the sleep, the word differs.
+ * WATCHED is the same with a list beside it: it is set under the list's lock, after the watch is on the list.
+ */
+#include "pool/future.h"
+
+#include "base/alloc.h"
+#include "base/cpu.h"
+#include "base/futex.h"
+#include "pool/completion.h"
+#include "pool/then.h"
+
+#include <errno.h>
+#include <limits.h>
+
+static _Thread_local char self;
+
+const void *thread_self(void)
+{
+    return &self;
+}
+
+static struct rp_future *future_of(struct job *job)
+{
+    return caa_container_of(job, struct rp_future, job);
+}
+
+/* --- the end ---------------------------------------------------------------------------------------------------- */
+
+static void unguard(struct rp_future *future)
+{
+    if (future->task.ctx && !future->group && ctx_unwatch(future->task.ctx, &future->ctx_watch))
+        future_unref(future); /* the watch's; the caller has another */
+}
+
+bool future_finish(struct rp_future *future, uint32_t unless, int code)
+{
+    uint32_t word = load_relaxed(&future->word); /* validated by the CAS */
+
+    do {
+        if (word & unless)
+            return false;
+    } while (!cas_seq(&future->word, &word, word | FUTURE_DONE | (uint32_t)-code << FUTURE_CODE_SHIFT)); /* [done] */
+    if (word & FUTURE_WAITERS)
+        futex_wake(&future->word, INT_MAX);
+    if (word & FUTURE_WATCHED)
+        then_fire(future);
+    if (!(word & FUTURE_RUNNING))
+        unguard(future);
+    if (future->group)
+        group_member_ended(future);
+    return true;
+}
+
+bool future_watch(struct rp_future *future, struct watch *watch)
+{
+    rp_lock_acquire(&future->lock);
+    watch_set_locked(&future->watches, watch);
+    bool set = !(or_seq(&future->word, FUTURE_WATCHED) & FUTURE_DONE);
+    if (!set)
+        watch_clear_locked(watch);
+    rp_lock_release(&future->lock);
+    return set;
+}
+
+bool future_unwatch(struct rp_future *future, struct watch *watch)
+{
+    rp_lock_acquire(&future->lock);
+    bool was_set = watch_clear_locked(watch);
+    rp_lock_release(&future->lock);
+    return was_set;
+}
+
+void future_unref(struct rp_future *future)
+{
+    if (sub_acq_rel(&future->refs, 1) != 1)
+        return;
+    struct rp_allocator allocator = future->allocator;
+
+    ctx_unref(future->task.ctx);
+    if (future->retry)
+        retry_free(future);
+    if (future->group)
+        group_unref(future->group);
+    alloc_free(&allocator, future);
+}
+
+int future_result(const struct rp_future *future, void **value)
+{
+    int code = future_code(future);
+
+    if (value)
+        *value = code ? NULL : future->value;
+    return code ? code : future->rc;
+}
+
+/* --- as a job --------------------------------------------------------------------------------------------------- */
+
+bool future_claim(struct rp_future *future, uint32_t with)
+{
+    uint32_t word = load_relaxed(&future->word); /* validated by the CAS */
+
+    do {
+        if (word & (FUTURE_RUNNING | FUTURE_DONE))
+            return false;
+    } while (!cas_seq(&future->word, &word, word | FUTURE_RUNNING | with));
+    store_relaxed(&future->cpu, cpu_current()); /* a hint */
+    store_release(&future->runner, &self);      /* [runner] pairs with the load in wait.c */
+    unguard(future);
+    if (future->group)
+        group_member_started(future);
+    return true;
+}
+
+/* From a dequeue. */
+static int claim(struct job *job)
+{
+    struct rp_future *future = future_of(job);
+
+    if (future_claim(future, 0))
+        return JOB_MINE;
+    if (load_acquire(&future->word) & FUTURE_PLACE)
+        return JOB_ELSEWHERE;
+    return future_code(future); /* done, and never claimed */
+}
+
+static bool swapped(struct job *job, struct entry *entry)
+{
+    struct rp_future *future = future_of(job);
+    bool filled = place_take(future, entry);
+
+    future_unref(future);
+    return filled;
+}
+
+static void run(struct job *job)
+{
+    struct rp_future *future = future_of(job);
+    void *value = NULL;
+    int rc;
+
+    future->begun = true;
+    if (future->next) {
+        void *source_value;
+        int source_rc = future_result(future->source, &source_value);
+        rc = future->next(future->task.arg, source_rc, source_value, &value);
+    } else if (future->part) {
+        rc = future->part(future->task.arg);
+    } else {
+        rc = future->fn(future->task.arg, &value);
+    }
+    future->rc = rc;
+    future->value = value;
+}
+
+static void source_drop(struct rp_future *future)
+{
+    rp_lock_acquire(&future->lock);
+    struct rp_future *source = future->source;
+    future->source = NULL;
+    rp_lock_release(&future->lock);
+    if (source)
+        future_unref(source);
+}
+
+static void end(struct job *job, int result)
+{
+    struct rp_future *future = future_of(job);
+
+    if (!result && future->retry && retry_again(future))
+        return;
+    if (result && !future->begun && future->task.dropped)
+        future->task.dropped(future->task.arg, result);
+    if (future->next)
+        source_drop(future);
+    future_finish(future, FUTURE_DONE, result);
+    if (future->task.cq)
+        cq_post(future->task.cq, future->task.user_data, future_result(future, NULL));
+    if (load_relaxed(&future->own_made)) /* by this thread, or ordered by what gave it the end */
+        ctx_unref(&future->own);
+    future_unref(future);
+}
+
+static bool continues(const struct job *job)
+{
+    const struct rp_future *future = caa_container_of(job, const struct rp_future, job);
+
+    return load_relaxed(&future->word) & FUTURE_WATCHED; /* a hint */
+}
+
+static void own_release(struct rp_ctx *ctx)
+{
+    future_unref(caa_container_of(ctx, struct rp_future, own));
+}
+
+/*
+ * The future's own context is made when somebody asks for it. Who cancels a future that runs sets ASKED, then looks for
+ * the context; this makes the context, then looks for ASKED: at least one of the two sees the other's, and cancelling
+ * twice is as good as once.
+ */
+static struct rp_ctx *context(struct job *job, bool make)
+{
+    struct rp_future *future = future_of(job);
+
+    if (future->group)
+        return group_context(future->group);
+    if (load_relaxed(&future->own_made)) /* by this thread */
+        return &future->own;
+    if (!make)
+        return future->task.ctx;
+    future_ref(future); /* the context's */
+    future->own.allocator = future->allocator;
+    ctx_embed(&future->own, future->task.ctx, own_release);
+    store_seq(&future->own_made, 1);
+    uint32_t word = load_seq(&future->word);
+    if (word & FUTURE_DONE)
+        rp_ctx_cancel(&future->own, future_code(future));
+    else if (word & FUTURE_ASKED)
+        rp_ctx_cancel(&future->own, 0);
+    return &future->own;
+}
+
+/* On the reactor; its end is awaited before the future's. */
+static void overdue(struct job *job)
+{
+    struct rp_future *future = future_of(job);
+
+    future_finish(future, FUTURE_DONE, -ETIMEDOUT);
+    if (load_seq(&future->own_made))
+        rp_ctx_cancel(&future->own, -ETIMEDOUT);
+}
+
+static const struct job_ops future_ops = {
+    .claim = claim,
+    .swapped = swapped,
+    .run = run,
+    .end = end,
+    .continues = continues,
+    .context = context,
+    .overdue = overdue,
+};
+
+struct entry future_entry(const struct rp_future *future)
+{
+    return (struct entry){
+        .fn = job_run,
+        .arg = (void *)(uintptr_t)&future->job,
+        .dropped = job_dropped,
+        .label = future->task.label,
+        .deadline = future->task.deadline,
+        .timeout = future->task.timeout,
+        .cpu = cpu_current(),
+    };
+}
+
+/* --- submitting ------------------------------------------------------------------------------------------------- */
+
+static int task_check_fields(const struct rp_task *task)
+{
+    if ((unsigned)task->priority > RP_PRIO_LOW || (unsigned)task->overload > RP_OVERLOAD_CALLER_RUNS ||
+        task->timeout < 0 || task->deadline < 0)
+        return -EINVAL;
+    if (task->deadline && rp_now() >= task->deadline)
+        return -ETIMEDOUT;
+    if (!task->ctx)
+        return 0;
+    int rc = ctx_usable(task->ctx);
+    return rc ? rc : ctx_err(task->ctx);
+}
+
+static struct rp_future *future_alloc(struct rp_pool *handle, int *rc)
+{
+    struct pool *pool;
+
+    *rc = guest_enter(handle, &pool);
+    if (*rc)
+        return NULL;
+    *rc = runq_closed(&pool->runq) ? -ESHUTDOWN : 0;
+    struct rp_future *future = *rc ? NULL : alloc_zeroed(&pool->allocator, 1, sizeof(*future));
+    if (future)
+        future->allocator = pool->allocator;
+    else if (!*rc)
+        *rc = -ENOMEM;
+    guest_leave(pool);
+    return future;
+}
+
+int future_create(struct rp_pool *pool, const struct rp_task *task, struct rp_future **out)
+{
+    int rc = pool ? task_check_fields(task) : -EINVAL;
+
+    if (rc)
+        return rc;
+    struct rp_future *future = future_alloc(pool, &rc);
+    if (rc)
+        return rc;
+    if (task->cq && (rc = cq_reserve(task->cq))) {
+        alloc_free(&future->allocator, future);
+        return rc;
+    }
+    future->job.ops = &future_ops;
+    store_relaxed(&future->refs, 1); /* nobody else sees it yet */
+    store_relaxed(&future->cpu, -1);
+    future->generation = fork_generation();
+    future->task = *task;
+    rp_ctx_hold(task->ctx);
+    future->pool = pool;
+    CDS_INIT_LIST_HEAD(&future->watches);
+    *out = future;
+    return 0;
+}
+
+void future_discard(struct rp_future *future)
+{
+    if (future->task.cq)
+        cq_unreserve(future->task.cq);
+    if (future->next)
+        source_drop(future);
+    future_unref(future);
+}
+
+int future_submit(struct rp_future *future)
+{
+    struct entry entry = future_entry(future);
+
+    future_ref(future);                   /* the entry's */
+    or_seq(&future->word, FUTURE_QUEUED); /* nobody else sees it until this returns */
+    int rc = job_submit(future->pool, &entry, &future->task);
+    if (rc)
+        future_unref(future);
+    else
+        future_guard(future);
+    return rc;
+}
+
+/* Without the lock of the tree. */
+static void guard_fire(struct watch *watch, int reason)
+{
+    struct rp_future *future = caa_container_of(watch, struct rp_future, ctx_watch);
+
+    if (future_finish(future, FUTURE_RUNNING | FUTURE_DONE, reason) && future->retry)
+        retry_cancelled(future);
+    future_unref(future);
+}
+
+/* Sets the watch, then looks whether it came too late to be cleared by the claim or the finish. */
+void future_guard(struct rp_future *future)
+{
+    if (!future->task.ctx || future->group || load_acquire(&future->word) & (FUTURE_RUNNING | FUTURE_DONE))
+        return;
+    future_ref(future); /* the watch's */
+    future->ctx_watch = (struct watch){.fire = guard_fire, .deferred = true};
+    int reason = ctx_watch(future->task.ctx, &future->ctx_watch);
+    if (reason)
+        guard_fire(&future->ctx_watch, reason);
+    else if (load_seq(&future->word) & (FUTURE_RUNNING | FUTURE_DONE))
+        unguard(future);
+}
+
+/* The entry may be taken before we say that it is queued: then nobody asks for that any more. */
+static int submit_late(struct rp_future *future, int overload)
+{
+    struct entry entry = future_entry(future);
+    struct rp_task task = future->task;
+
+    task.overload = overload;
+    future_ref(future); /* ours, for the line below */
+    int rc = job_submit(future->pool, &entry, &task);
+    if (!rc)
+        or_seq(&future->word, FUTURE_QUEUED);
+    future_unref(future);
+    return rc;
+}
+
+int future_offer(struct rp_future *future)
+{
+    return submit_late(future, RP_OVERLOAD_FAIL);
+}
+
+void future_release(struct rp_future *future)
+{
+    int rc = submit_late(future, RP_OVERLOAD_BLOCK);
+
+    if (rc)
+        future->job.ops->end(&future->job, rc);
+}
+
+/* --- the user's calls ------------------------------------------------------------------------------------------- */
+
+int rp_pool_submit_future_task(struct rp_pool *pool, int (*fn)(void *arg, void **value), const struct rp_task *like,
+                               struct rp_future **out)
+{
+    struct rp_future *future;
+
+    if (!out)
+        return -EINVAL;
+    *out = NULL;
+    if (!fn || !like || like->fn)
+        return -EINVAL;
+    struct rp_task task = *like;
+    if (!task.ctx)
+        task.ctx = ctx_inherited();
+    int rc = future_create(pool, &task, &future);
+    if (rc)
+        return rc;
+    future->fn = fn;
+    rc = future_submit(future);
+    if (rc)
+        future_discard(future);
+    else
+        *out = future;
+    return rc;
+}
+
+int rp_pool_submit_future(struct rp_pool *pool, int (*fn)(void *arg, void **value), void *arg, struct rp_future **out)
+{
+    return rp_pool_submit_future_task(pool, fn, &(struct rp_task){.arg = arg}, out);
+}
+
+bool rp_future_done(const struct rp_future *future)
+{
+    return future && future_is_done(future);
+}
+
+int rp_future_get_until(struct rp_future *future, void **value, int64_t deadline)
+{
+    int rc = deadline < 0 ? -EINVAL : future_usable(future);
+
+    if (rc)
+        return rc;
+    if (!future_is_done(future) && (rc = future_wait(future, deadline)))
+        return rc;
+    return future_result(future, value);
+}
+
+int rp_future_get(struct rp_future *future, void **value)
+{
+    return rp_future_get_until(future, value, 0);
+}
+
+int rp_future_try_get(struct rp_future *future, void **value)
+{
+    int rc = future_usable(future);
+
+    if (rc)
+        return rc;
+    return future_is_done(future) ? future_result(future, value) : -EBUSY;
+}
+
+int rp_future_cancel(struct rp_future *future)
+{
+    int rc = future_usable(future);
+
+    if (rc)
+        return rc;
+    if (future_finish(future, FUTURE_RUNNING | FUTURE_DONE, -ECANCELED)) {
+        if (future->retry)
+            retry_cancelled(future);
+        return 0;
+    }
+    if (or_seq(&future->word, FUTURE_ASKED) & FUTURE_DONE)
+        return -EALREADY;
+    if (load_seq(&future->own_made)) /* see context() */
+        ctx_cancel_late(&future->own);
+    return 0;
+}
+
+int rp_future_run(struct rp_future *future)
+{
+    int rc = future_usable(future);
+
+    if (rc)
+        return rc;
+    return future_run_here(future, false, false) ? 0 : -EALREADY;
+}
+
+void rp_future_destroy(struct rp_future *future)
+{
+    if (future)
+        future_unref(future);
+}
+
+void rp_future_detach(struct rp_future *future)
+{
+    rp_future_destroy(future);
+}

@@ -1,0 +1,170 @@
+/*
+ * A future from the inside. future.c tells what its word says; wait.c how it is waited for, and run while waiting.
+ */
+#ifndef POOL_FUTURE_H
+#define POOL_FUTURE_H
+
+#include "base/fork.h"
+#include "base/futex.h"
+#include "pool/context.h"
+#include "pool/job.h"
+
+#include <errno.h>
+#include <ringpool/future.h>
+
+/* The word. */
+#define FUTURE_RUNNING 1U    /* claimed: somebody runs it, or will not run it any more */
+#define FUTURE_DONE 2U       /* has its result */
+#define FUTURE_WAITERS 4U    /* somebody may sleep on the word */
+#define FUTURE_WATCHED 8U    /* the list of watches may hold one */
+#define FUTURE_ASKED 16U     /* cancelled while it ran */
+#define FUTURE_READY 32U     /* on the list of a thread that will start it, see then.c */
+#define FUTURE_QUEUED 64U    /* its entry was published in the run queue */
+#define FUTURE_PLACE 128U    /* claimed beside the queue: its entry keeps a place, see wait.c */
+#define FUTURE_CODE_SHIFT 16 /* of the code, negated, where fn did not return: 0 means `rc` */
+
+enum { PLACE_OPEN, PLACE_EMPTY, PLACE_FILLED };
+
+struct rp_group;
+struct retry;
+
+/*
+ * Legend: c constant once submitted; r its runner, ordered for readers by the word's DONE; L under `lock`; G under the
+ * group's lock.
+ */
+struct rp_future {
+    struct job job;
+    _Atomic uint32_t word;
+    _Atomic uint32_t refs;               /* the owner, the entry, what waits for it to start, its own context */
+    unsigned generation;                 /* c: of forks */
+    int rc;                              /* r */
+    void *value;                         /* r */
+    bool begun;                          /* r */
+    int (*fn)(void *arg, void **result); /* c: one of the three */
+    int (*next)(void *arg, int rc, void *value, void **result); /* c: of a continuation */
+    int (*part)(void *arg);                                     /* c: of a group's member */
+    struct rp_task task;           /* c: arg, dropped, label, priority, overload, deadline, timeout, ctx (held), cq */
+    struct rp_pool *pool;          /* c */
+    struct rp_allocator allocator; /* c */
+    _Atomic(const void *) runner;  /* the thread that claimed it, as thread_self() names it: compared only */
+    _Atomic int cpu;               /* where it was claimed */
+
+    struct rp_lock lock;
+    struct cds_list_head watches; /* L */
+    struct rp_future *source;     /* L: what a continuation continues; held */
+    struct watch tie;             /* of the source's lock: tells that the source is done */
+    struct watch ctx_watch;       /* of the tree's lock: while it is queued */
+    struct rp_future *ready_next; /* of the thread that will start it */
+    struct rp_future *done_next;  /* of the thread that fires its watches */
+
+    _Atomic uint32_t place; /* PLACE_*: by the claimer; read by whoever takes the entry */
+    struct entry swapped;   /* published by `place` */
+
+    _Atomic uint32_t own_made; /* r: `own` is a context */
+    struct rp_ctx own;         /* below task.ctx */
+
+    struct rp_group *group;      /* c: held */
+    struct cds_list_head member; /* G */
+    struct retry *retry;         /* c */
+};
+
+static inline bool future_is_done(const struct rp_future *future)
+{
+    return load_acquire(&future->word) & FUTURE_DONE; /* [done] pairs with the CAS in future_finish */
+}
+
+static inline void future_ref(struct rp_future *future)
+{
+    add_relaxed(&future->refs, 1); /* the caller holds one already, or a lock that keeps one */
+}
+
+void future_unref(struct rp_future *future);
+
+/* Whether it may be used here: 0, -EINVAL or -ECHILD. */
+static inline int future_usable(const struct rp_future *future)
+{
+    return !future ? -EINVAL : future->generation == fork_generation() ? 0 : -ECHILD;
+}
+
+/* Makes one with a single reference, not submitted. Of `task` all but fn is taken; a context is held, a cq reserved. */
+int future_create(struct rp_pool *pool, const struct rp_task *task, struct rp_future **out);
+/* Refused: its completion is given back, and the caller's reference. */
+void future_discard(struct rp_future *future);
+/* Its entry, as the queue shall carry it. */
+struct entry future_entry(const struct rp_future *future);
+/* Submits it as its task says, for which it gets a reference: what submit returns. */
+int future_submit(struct rp_future *future);
+/* It is to end with its context, as long as it has not started. */
+void future_guard(struct rp_future *future);
+/*
+ * Submits one that had to wait; the caller's reference becomes the entry's. offer: without blocking; what submit
+ * returns. release: blocking; it ends with the error if it is refused.
+ */
+int future_offer(struct rp_future *future);
+void future_release(struct rp_future *future);
+
+/*
+ * Gives it a code as its result, unless the word has a bit of `unless`. true: it was this call that ended it. The
+ * caller holds a reference.
+ */
+bool future_finish(struct rp_future *future, uint32_t unless, int code);
+/* Claims it to be run; `with` is FUTURE_PLACE or 0. false: it is claimed, done, or held. */
+bool future_claim(struct rp_future *future, uint32_t with);
+/* The code of one that is done, 0: fn returned. */
+static inline int future_code(const struct rp_future *future)
+{
+    return -(int)(load_acquire(&future->word) >> FUTURE_CODE_SHIFT); /* [done] */
+}
+/* Its result. It is done. */
+int future_result(const struct rp_future *future, void **value);
+/* How the calling thread is named in `runner`. */
+const void *thread_self(void);
+
+/* Sets a watch that fires when it is done; false: it is already. */
+bool future_watch(struct rp_future *future, struct watch *watch);
+bool future_unwatch(struct rp_future *future, struct watch *watch);
+
+/* --- wait.c -------------------------------------------------------------------------------------------------------- */
+
+/*
+ * Runs it on the calling thread, if it can be claimed. true: it did. `worker`: only on a worker of its pool. `onward`: as
+ * for job_finish.
+ */
+bool future_run_here(struct rp_future *future, bool worker, bool onward);
+/* What its dequeue finds when it was claimed beside the queue: true: *entry is what the place was kept for. */
+bool place_take(struct rp_future *future, struct entry *entry);
+/* Waits until it is done: 0, -ETIMEDOUT or -EDEADLK. */
+int future_wait(struct rp_future *future, int64_t deadline);
+/* Runs what it depends on, or it, if that has not started and the caller is a worker of its pool. true: it did. */
+bool future_help(struct rp_future *future);
+
+/* What a thread that is inside a task waits for: `n` futures, any of them; or all members of a group. */
+struct want {
+    struct rp_future *const *futures;
+    unsigned n;
+    struct rp_group *group;
+};
+
+/*
+ * Sleeps while each of the words is as expected, unless that would be for ever: 0, -ETIMEDOUT, -EDEADLK, -ENOMEM. Wakes
+ * without cause are 0. Lets the pool run one more worker meanwhile.
+ */
+int wait_sleep(const struct want *want, struct futex_expected *words, unsigned n, int64_t deadline);
+
+/* --- group.c, retry.c ----------------------------------------------------------------------------------------------- */
+
+/* A member was claimed or ended before it could be; it has ended. */
+void group_member_started(struct rp_future *future);
+void group_member_ended(struct rp_future *future);
+void group_unref(struct rp_group *group);
+struct rp_ctx *group_context(const struct rp_group *group);
+/* Whether a running member satisfies `test`. */
+bool group_any_running(struct rp_group *group, bool (*test)(struct rp_future *member, void *arg), void *arg);
+
+/* fn has returned: whether it is tried again, and then it goes on with the caller's reference. */
+bool retry_again(struct rp_future *future);
+void retry_free(struct rp_future *future);
+/* It was cancelled while it waited. */
+void retry_cancelled(struct rp_future *future);
+
+#endif

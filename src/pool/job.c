@@ -1,0 +1,222 @@
+/*
+ * Jobs: how a task that somebody looks after goes through the run queue, and how its end is told.
+ *
+ * A job's end is told once, by whoever ends it: the worker after fn returned or panicked, the thread's exit, or the drop.
+ * It is told after the accounts were made, so that whoever learns of the end finds room in the pool; unless something
+ * is to run in the ended task's place: then the task stays in flight until that has run as well.
+ *
+ * Rejected: a kind of its own in the queue's entries. The queue would carry knowledge that it does not use, and the
+ * dequeue a branch.
+ *
+ * Here is also the simplest job: a task with a context or a completion queue.
+ */
+#include "pool/job.h"
+
+#include "base/alloc.h"
+#include "pool/completion.h"
+#include "pool/context.h"
+#include "pool/then.h"
+
+#include <errno.h>
+
+void job_run(void *arg)
+{
+    struct job *job = arg;
+
+    frame_current()->job = job;
+    job->ops->run(job);
+}
+
+void job_dropped(void *arg, int reason)
+{
+    struct job *job = arg;
+
+    job->ops->end(job, reason);
+}
+
+int job_take(struct entry *entry)
+{
+    struct job *job;
+
+    while ((job = entry_job(entry))) {
+        int rc = job->ops->claim(job);
+        if (rc != JOB_ELSEWHERE)
+            return rc;
+        if (!job->ops->swapped(job, entry))
+            return JOB_ELSEWHERE;
+    }
+    return JOB_MINE;
+}
+
+static void account(struct pool *pool, int how)
+{
+    switch (how) {
+    case JOB_RETURNED:
+        task_ended(pool);
+        break;
+    case JOB_PANICKED:
+        task_failed(pool, &pool->panicked);
+        break;
+    case JOB_OUTSIDE_RETURNED:
+        add_relaxed(&pool->outside_completed, 1); /* a counter */
+        break;
+    default:
+        add_relaxed(&pool->outside_panicked, 1); /* a counter */
+    }
+}
+
+void job_finish(struct pool *pool, struct job *job, int how, bool onward)
+{
+    account(pool, how);
+    if (job)
+        then_end(pool, job, how == JOB_RETURNED || how == JOB_OUTSIDE_RETURNED ? 0 : -EFAULT, onward, true);
+}
+
+void job_finish_worker(struct worker *worker, struct job *job)
+{
+    struct pool *pool = worker->pool;
+
+    worker->holds = job->ops->continues && job->ops->continues(job);
+    if (!worker->holds)
+        task_ended(pool);
+    then_end(pool, job, 0, true, false);
+    if (worker->holds)
+        task_ended(pool);
+    worker->holds = false;
+}
+
+/* --- a task with a context or a completion queue ---------------------------------------------------------------- */
+
+struct task_job {
+    struct job job;
+    struct rp_task task; /* its context is held, its completion reserved */
+    bool begun;
+    _Atomic uint32_t overdue;
+    struct rp_allocator allocator;
+};
+
+static struct task_job *task_job_of(struct job *job)
+{
+    return caa_container_of(job, struct task_job, job);
+}
+
+static void task_job_free(struct task_job *t)
+{
+    struct rp_allocator allocator = t->allocator;
+
+    ctx_unref(t->task.ctx);
+    alloc_free(&allocator, t);
+}
+
+static int task_claim(struct job *job)
+{
+    return rp_ctx_err(task_job_of(job)->task.ctx);
+}
+
+static void task_run(struct job *job)
+{
+    struct task_job *t = task_job_of(job);
+
+    t->begun = true;
+    t->task.fn(t->task.arg);
+}
+
+static void task_end(struct job *job, int result)
+{
+    struct task_job *t = task_job_of(job);
+
+    if (!t->begun && t->task.dropped)
+        t->task.dropped(t->task.arg, result);
+    if (!result && load_acquire(&t->overdue)) /* stored before the timer was cancelled */
+        result = -ETIMEDOUT;
+    if (t->task.cq)
+        cq_post(t->task.cq, t->task.user_data, result);
+    task_job_free(t);
+}
+
+static struct rp_ctx *task_context(struct job *job, bool make)
+{
+    (void)make;
+    return task_job_of(job)->task.ctx;
+}
+
+static void task_overdue(struct job *job)
+{
+    struct task_job *t = task_job_of(job);
+
+    store_release(&t->overdue, 1);
+    rp_ctx_cancel(t->task.ctx, -ETIMEDOUT);
+}
+
+static const struct job_ops task_ops = {
+    .claim = task_claim,
+    .run = task_run,
+    .end = task_end,
+    .context = task_context,
+    .overdue = task_overdue,
+};
+
+static int task_job_create(const struct rp_pool *handle, struct task_job **out)
+{
+    struct pool *pool;
+    int rc = guest_enter(handle, &pool);
+
+    if (rc)
+        return rc;
+    struct task_job *t = alloc_zeroed(&pool->allocator, 1, sizeof(*t));
+    if (t)
+        t->allocator = pool->allocator;
+    guest_leave(pool);
+    *out = t;
+    return t ? 0 : -ENOMEM;
+}
+
+int job_from_task(const struct rp_pool *handle, const struct rp_task *task, struct entry *entry)
+{
+    struct task_job *t = NULL;
+    int rc = 0;
+
+    if (task->ctx && ((rc = ctx_usable(task->ctx)) || (rc = ctx_err(task->ctx))))
+        return rc;
+    rc = task_job_create(handle, &t);
+    if (!rc && task->cq && (rc = cq_reserve(task->cq)))
+        task_job_free(t);
+    if (rc)
+        return rc;
+    t->job.ops = &task_ops;
+    t->task = *task;
+    rp_ctx_hold(task->ctx);
+    entry->fn = job_run;
+    entry->dropped = job_dropped;
+    entry->arg = &t->job;
+    entry->plain = 0;
+    return 0;
+}
+
+void job_discard(struct entry *entry)
+{
+    struct task_job *t = task_job_of(entry->arg);
+
+    if (t->task.cq)
+        cq_unreserve(t->task.cq);
+    task_job_free(t);
+}
+
+/* --- the current task's context --------------------------------------------------------------------------------- */
+
+static struct rp_ctx *current_context(bool make)
+{
+    const struct frame *frame = frame_current();
+
+    return frame && frame->job && frame->job->ops->context ? frame->job->ops->context(frame->job, make) : NULL;
+}
+
+struct rp_ctx *rp_ctx_current(void)
+{
+    return current_context(true);
+}
+
+struct rp_ctx *ctx_inherited(void)
+{
+    return current_context(false);
+}

@@ -1,0 +1,517 @@
+/*
+ * Waiting for futures: helping first, then a short look, then sleep; and never for ever.
+ *
+ * HELPING. A worker that waits for a future of its own pool which nobody has begun claims it and runs it in place. The
+ * claim is one bit; but the future's entry is still in the run queue, where it takes a place in the ring and in flight.
+ * To leave it there as a blank would fill the ring with blanks while all workers help. Instead places are swapped: the
+ * helper takes the head of the queue, which is the entry of some task X, and leaves X at the future's place; whoever takes
+ * the future's entry finds X there and runs it. So each entry taken is one task run, all accounts stay as they are,
+ * and X, the next to run, waits for the turn of the one that was preferred to it.
+ *
+ *     helper                                            who takes the future's entry
+ *       A1 claim: RUNNING | PLACE                         B1 claim fails, sees PLACE
+ *       A2 take the head of the queue (same class)        B2 waits while place is OPEN
+ *       A3 its own entry: all is done                     B3 FILLED: takes what is there
+ *          X: swapped = X, place = FILLED                    EMPTY: nothing to do, and nothing to account for:
+ *          nothing there: place = EMPTY                      the helper accounts for the entry that was taken here
+ *
+ * A2 finds nothing only if the future's entry was taken already. B2 is bounded by A2, a few instructions, unless the
+ * helper is preempted. X may itself have been claimed beside the queue, or cancelled: whoever takes it finds that out.
+ *
+ * SLEEPING. A worker that sleeps lets the pool have one more (extra.c), because what it waits for may need one.
+ *
+ * DEADLOCK. Threads inside tasks publish what they sleep for, under one lock of the process, which only these slow paths
+ * take, and before they sleep look whether that can ever come. Assume that all published sleepers are stuck; then free,
+ * until nothing changes, each that waits for something which is done, runs on a thread that is not (or no longer)
+ * taken for stuck, or is queued at a pool that has more workers than stuck sleepers. If the caller remains, it is
+ * part of a knot, and the wait is -EDEADLK. The last one to close a knot always sees it whole: an edge appears only by a
+ * publication, and a thread's claims come before its sleep. Threads outside of tasks need not publish: nobody
+ * waits for what they run.
+ */
+#include "base/alloc.h"
+#include "base/cpu.h"
+#include "base/fork.h"
+#include "base/futex.h"
+#include "pool/future.h"
+#include "pool/then.h"
+
+#include <errno.h>
+#include <limits.h>
+
+#define SPIN_NS 20000
+#define SPIN_FUTURES 8
+#define WAITV_MAX 128
+
+/* --- places ----------------------------------------------------------------------------------------------------- */
+
+static void place_settle(struct pool *pool, struct rp_future *future)
+{
+    struct entry head;
+
+    if (!runq_take_class(&pool->runq, (unsigned)future->task.priority, &head)) {
+        store_release(&future->place, PLACE_EMPTY); /* [place] */
+    } else if (entry_job(&head) == &future->job) {
+        future_unref(future); /* the entry's */
+    } else {
+        future->swapped = head;
+        store_release(&future->place, PLACE_FILLED); /* [place] pairs with the load in place_take */
+    }
+}
+
+bool place_take(struct rp_future *future, struct entry *entry)
+{
+    uint32_t place;
+
+    for (unsigned spins = 0; (place = load_acquire(&future->place)) == PLACE_OPEN; spins++) { /* [place] */
+        if (spins < 64)
+            cpu_relax();
+        else
+            sched_yield(); /* the helper was preempted: give it the CPU */
+    }
+    if (place == PLACE_FILLED)
+        *entry = future->swapped;
+    return place == PLACE_FILLED;
+}
+
+/* --- helping ---------------------------------------------------------------------------------------------------- */
+
+/* It was claimed here, and its entry, if it had one, is accounted for by this run. */
+static void run_claimed(struct pool *pool, struct rp_future *future, bool flight, bool onward)
+{
+    struct entry entry = future_entry(future);
+    int reason = load_seq(&pool->dropping) ? -ESHUTDOWN : entry.deadline && rp_now() >= entry.deadline ? -ETIMEDOUT : 0;
+
+    if (reason && flight) {
+        task_drop(pool, &entry, reason);
+    } else if (reason) {
+        frame_drop(pool, &entry, reason, false);
+        add_relaxed(&pool->outside_dropped, 1); /* a counter */
+    } else {
+        bool returned = frame_run(pool, worker_self(pool), &entry, flight ? FRAME_HELP : FRAME_CALLER);
+        int how = flight     ? returned ? JOB_RETURNED : JOB_PANICKED
+                  : returned ? JOB_OUTSIDE_RETURNED
+                             : JOB_OUTSIDE_PANICKED;
+        job_finish(pool, &future->job, how, onward);
+    }
+}
+
+bool future_run_here(struct rp_future *future, bool worker, bool onward)
+{
+    uint32_t word = load_acquire(&future->word);
+    struct pool *pool;
+
+    if (future->retry || word & (FUTURE_RUNNING | FUTURE_DONE) || !(word & (FUTURE_QUEUED | FUTURE_READY)))
+        return false;
+    if (guest_enter(future->pool, &pool))
+        return false;
+    bool flight = word & FUTURE_QUEUED;
+    bool claimed = (!worker || worker_self(pool)) && future_claim(future, flight ? FUTURE_PLACE : 0);
+    if (claimed) {
+        future_ref(future); /* the run's, as an entry has one */
+        if (flight)
+            place_settle(pool, future);
+        run_claimed(pool, future, flight, onward);
+    }
+    guest_leave(pool);
+    return claimed;
+}
+
+/* What a continuation continues, held; NULL: it depends on nothing any more. */
+static struct rp_future *source_of(struct rp_future *future)
+{
+    struct rp_future *source = NULL;
+
+    if (!future->next || load_acquire(&future->word) & ~(FUTURE_WAITERS | FUTURE_WATCHED))
+        return NULL;
+    rp_lock_acquire(&future->lock);
+    if (future->source) {
+        source = future->source;
+        future_ref(source);
+    }
+    rp_lock_release(&future->lock);
+    return source;
+}
+
+/* The first of the chain that the future continues, held. */
+static struct rp_future *root_of(struct rp_future *future)
+{
+    struct rp_future *source;
+
+    future_ref(future);
+    while ((source = source_of(future))) {
+        future_unref(future);
+        future = source;
+    }
+    return future;
+}
+
+bool future_help(struct rp_future *future)
+{
+    if (!frame_current())
+        return false;
+    struct rp_future *root = root_of(future);
+    bool ran = future_run_here(root, true, root != future);
+    future_unref(root);
+    return ran;
+}
+
+/* --- who sleeps for what ---------------------------------------------------------------------------------------- */
+
+struct sleeper {
+    struct cds_list_head node;
+    const void *thread;
+    const struct pool *pool; /* whose worker it is; compared only */
+    const struct want *want;
+    bool freed; /* during a look: not taken for stuck */
+};
+
+static struct rp_lock sleepers_lock;
+static CDS_LIST_HEAD(sleepers);
+
+static void fork_prepare(void)
+{
+    rp_lock_acquire(&sleepers_lock);
+}
+
+static void fork_parent(void)
+{
+    rp_lock_release(&sleepers_lock);
+}
+
+static void fork_child(void)
+{
+    CDS_INIT_LIST_HEAD(&sleepers); /* the threads are not here */
+    rp_lock_release(&sleepers_lock);
+}
+
+static const struct fork_hooks hooks = {fork_prepare, fork_parent, fork_child};
+
+static bool thread_stuck_locked(const void *thread)
+{
+    struct sleeper *sleeper;
+
+    cds_list_for_each_entry (sleeper, &sleepers, node)
+        if (sleeper->thread == thread)
+            return !sleeper->freed;
+    return false;
+}
+
+static bool pool_stuck_locked(const struct rp_pool *handle)
+{
+    struct pool *pool;
+    struct sleeper *sleeper;
+    unsigned stuck = 0;
+
+    if (pool_enter(handle, &pool))
+        return false; /* destroyed: it drops what is queued */
+    unsigned target = load_seq(&pool->target);
+    pool_exit();
+    cds_list_for_each_entry (sleeper, &sleepers, node)
+        stuck += sleeper->pool == pool && !sleeper->freed;
+    return stuck >= target;
+}
+
+static bool future_stuck_locked(struct rp_future *future)
+{
+    struct rp_future *root = root_of(future);
+    uint32_t word = load_acquire(&root->word);
+    const void *runner = load_acquire(&root->runner); /* [runner]; NULL: claimed just now */
+    bool stuck = false;
+
+    if (word & FUTURE_DONE)
+        stuck = false;
+    else if (word & FUTURE_RUNNING)
+        stuck = runner && thread_stuck_locked(runner);
+    else if (word & FUTURE_QUEUED)
+        stuck = pool_stuck_locked(root->pool);
+    future_unref(root);
+    return stuck;
+}
+
+static bool member_stuck_locked(struct rp_future *member, void *arg)
+{
+    (void)arg;
+    return future_stuck_locked(member);
+}
+
+static bool want_stuck_locked(const struct want *want)
+{
+    if (want->group)
+        return group_any_running(want->group, member_stuck_locked, NULL);
+    for (unsigned i = 0; i < want->n; i++)
+        if (!future_stuck_locked(want->futures[i]))
+            return false;
+    return true;
+}
+
+/* Frees sleepers until nothing changes; most looks end with the first line. */
+static bool stuck_locked(struct sleeper *me)
+{
+    struct sleeper *sleeper;
+    bool changed;
+
+    cds_list_for_each_entry (sleeper, &sleepers, node)
+        sleeper->freed = false;
+    do {
+        if (!want_stuck_locked(me->want))
+            return false;
+        changed = false;
+        cds_list_for_each_entry (sleeper, &sleepers, node) {
+            if (sleeper == me || sleeper->freed || want_stuck_locked(sleeper->want))
+                continue;
+            sleeper->freed = changed = true;
+        }
+    } while (changed);
+    return true;
+}
+
+static int sleeper_join(struct sleeper *me)
+{
+    int rc = fork_register(&hooks);
+
+    if (rc)
+        return rc;
+    rp_lock_acquire(&sleepers_lock);
+    cds_list_add_tail(&me->node, &sleepers);
+    rc = stuck_locked(me) ? -EDEADLK : 0;
+    if (rc)
+        cds_list_del(&me->node);
+    rp_lock_release(&sleepers_lock);
+    return rc;
+}
+
+static void sleeper_leave(struct sleeper *me)
+{
+    rp_lock_acquire(&sleepers_lock);
+    cds_list_del(&me->node);
+    rp_lock_release(&sleepers_lock);
+}
+
+/* --- sleeping --------------------------------------------------------------------------------------------------- */
+
+/* The pool that the calling thread is a worker of. */
+static struct pool *worker_pool(void)
+{
+    for (const struct frame *frame = frame_current(); frame; frame = frame->outer)
+        if (frame->worker)
+            return frame->pool;
+    return NULL;
+}
+
+static int words_sleep(struct futex_expected *words, unsigned n, int64_t deadline)
+{
+    int rc = n == 1 ? futex_wait(words->word, words->expected, deadline) : futex_wait_any(words, n, deadline);
+
+    return rc == -ETIMEDOUT && deadline ? rc : 0;
+}
+
+int wait_sleep(const struct want *want, struct futex_expected *words, unsigned n, int64_t deadline)
+{
+    if (!frame_current())
+        return words_sleep(words, n, deadline);
+    struct pool *pool = worker_pool();
+    struct sleeper me = {.thread = thread_self(), .pool = pool, .want = want};
+    bool extra = pool && extra_grant(pool);
+    int rc = sleeper_join(&me);
+    if (!rc) {
+        rc = words_sleep(words, n, deadline);
+        sleeper_leave(&me);
+    }
+    if (extra)
+        extra_return(pool);
+    return rc;
+}
+
+/* One CPU: nobody makes progress while we look. Asked once; a process that is moved later spins in vain, or sleeps. */
+static bool alone(void)
+{
+    static _Atomic int cpus;
+    int n = load_relaxed(&cpus); /* any thread finds the same */
+
+    if (!n) {
+        cpu_set_t set;
+        n = sched_getaffinity(0, sizeof(set), &set) ? 2 : CPU_COUNT(&set);
+        store_relaxed(&cpus, n);
+    }
+    return n == 1;
+}
+
+static bool any_done(struct rp_future *const *futures, unsigned n, unsigned *which)
+{
+    for (unsigned i = 0; i < n; i++)
+        if (future_is_done(futures[i])) {
+            *which = i;
+            return true;
+        }
+    return false;
+}
+
+/* The same-CPU rule of worker.c: the thread that runs it could not while we look. */
+static bool runs_here(struct rp_future *const *futures, unsigned n)
+{
+    int here = cpu_current();
+
+    for (unsigned i = 0; i < n; i++)
+        if (load_relaxed(&futures[i]->cpu) == here) /* a hint */
+            return true;
+    return false;
+}
+
+static bool spin(struct rp_future *const *futures, unsigned n, unsigned *which)
+{
+    int64_t until = 0;
+
+    if (n > SPIN_FUTURES || alone())
+        return any_done(futures, n, which);
+    do {
+        if (runs_here(futures, n))
+            return false;
+        for (int i = 0; i < 16; i++) {
+            if (any_done(futures, n, which))
+                return true;
+            cpu_relax();
+        }
+        if (!until)
+            until = rp_now() + SPIN_NS;
+    } while (rp_now() < until);
+    return false;
+}
+
+/* Announces a sleeper: false: the future is done. */
+static bool announce(struct rp_future *future, struct futex_expected *word)
+{
+    uint32_t seen = or_seq(&future->word, FUTURE_WAITERS);
+
+    *word = (struct futex_expected){&future->word, seen | FUTURE_WAITERS};
+    return !(seen & FUTURE_DONE);
+}
+
+int future_wait(struct rp_future *future, int64_t deadline)
+{
+    const struct want want = {.futures = &future, .n = 1};
+    struct futex_expected word;
+    unsigned which;
+
+    while (future_help(future))
+        if (future_is_done(future))
+            return 0;
+    if (spin(&future, 1, &which))
+        return 0;
+    while (announce(future, &word)) {
+        int rc = wait_sleep(&want, &word, 1, deadline);
+        if (future_is_done(future))
+            return 0;
+        if (rc)
+            return rc;
+        future_help(future);
+    }
+    return 0;
+}
+
+/* --- one of many ------------------------------------------------------------------------------------------------ */
+
+static int array_check(struct rp_future *const *futures, unsigned n, int64_t deadline)
+{
+    if (deadline < 0 || n > INT_MAX || (n && !futures))
+        return -EINVAL;
+    for (unsigned i = 0; i < n; i++) {
+        int rc = future_usable(futures[i]);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+/* By the kernel's wait for several words. 0: look again. -ENOSYS: it has none. */
+static int any_sleep_words(const struct want *want, int64_t deadline)
+{
+    struct futex_expected words[WAITV_MAX];
+
+    for (unsigned i = 0; i < want->n; i++)
+        if (!announce(want->futures[i], &words[i]))
+            return 0;
+    return wait_sleep(want, words, want->n, deadline);
+}
+
+struct any_watch {
+    struct watch watch;
+    _Atomic uint32_t *told;
+};
+
+/* Under the future's lock, so that the waiter is still there. */
+static void any_tell(struct watch *watch, int reason)
+{
+    struct any_watch *any = caa_container_of(watch, struct any_watch, watch);
+
+    (void)reason;
+    store_release(any->told, 1);
+    futex_wake(any->told, 1);
+}
+
+/* By a watch on each: a word of our own is set under the lock that clearing the watch takes, so no call is lost. */
+static int any_sleep_watches(const struct want *want, int64_t deadline)
+{
+    const struct rp_allocator *allocator = &want->futures[0]->allocator;
+    struct any_watch *watches = alloc_zeroed(allocator, want->n, sizeof(*watches));
+    _Atomic uint32_t told = 0;
+    unsigned set = 0;
+    int rc = 0;
+
+    if (!watches)
+        return -ENOMEM;
+    for (; set < want->n; set++) {
+        watches[set] = (struct any_watch){.watch = {.fire = any_tell}, .told = &told};
+        if (!future_watch(want->futures[set], &watches[set].watch))
+            break;
+    }
+    struct futex_expected word = {&told, 0};
+    while (set == want->n && !rc && !load_acquire(&told))
+        rc = wait_sleep(want, &word, 1, deadline);
+    while (set--)
+        future_unwatch(want->futures[set], &watches[set].watch);
+    alloc_free(allocator, watches);
+    return rc;
+}
+
+static bool help_any(struct rp_future *const *futures, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        if (future_help(futures[i]))
+            return true;
+    return false;
+}
+
+int rp_future_wait_any(struct rp_future *const *futures, unsigned n, int64_t deadline)
+{
+    const struct want want = {.futures = futures, .n = n};
+    int rc = n ? array_check(futures, n, deadline) : -EINVAL;
+    unsigned which;
+
+    if (rc)
+        return rc;
+    if (any_done(futures, n, &which))
+        return (int)which;
+    while (help_any(futures, n))
+        if (any_done(futures, n, &which))
+            return (int)which;
+    if (spin(futures, n, &which))
+        return (int)which;
+    bool words = n <= WAITV_MAX && (n == 1 || futex_wait_any_works());
+    do {
+        rc = words ? any_sleep_words(&want, deadline) : any_sleep_watches(&want, deadline);
+        if (any_done(futures, n, &which))
+            return (int)which;
+        help_any(futures, n);
+    } while (!rc);
+    return rc;
+}
+
+int rp_future_wait_all(struct rp_future *const *futures, unsigned n, int64_t deadline)
+{
+    int rc = array_check(futures, n, deadline);
+
+    for (unsigned i = 0; i < n && !rc; i++)
+        if (!future_is_done(futures[i]))
+            rc = future_wait(futures[i], deadline);
+    return rc;
+}
