@@ -106,8 +106,8 @@ struct room {
     _Atomic uint32_t pending;                        /* a blocked submitter has been told of room and has not looked */
     struct rp_lock lock;
     struct cds_list_head waiters; /* under lock: first come first */
-    unsigned inside;              /* under lock: those of them that are workers of this pool */
-    unsigned held;                /* under lock: tasks in flight on the stacks of those */
+    unsigned inside; /* under lock: workers of this pool that stand here, or sleep in a wait for a future */
+    unsigned held;   /* under lock: tasks in flight on the stacks of those */
 };
 
 #define ATTENTION_ENDER (UINT64_C(1) << 32)
@@ -311,6 +311,9 @@ void room_signal(struct pool *pool);
 void room_wake_all(struct pool *pool);
 /* The target may have shrunk to the number of workers that block here. */
 void room_target_changed(struct pool *pool);
+/* A worker of the pool sleeps in a wait, and makes no room meanwhile; what the first returned is for the second. */
+unsigned room_sleep(struct pool *pool);
+void room_wake(struct pool *pool, unsigned held);
 static inline unsigned room_blocked(const struct pool *pool)
 {
     return (uint32_t)load_seq(&pool->room.attention);

@@ -135,6 +135,26 @@ void room_target_changed(struct pool *pool)
         call_all(pool, true);
 }
 
+unsigned room_sleep(struct pool *pool)
+{
+    unsigned held = frame_held(pool);
+
+    rp_lock_acquire(&pool->room.lock);
+    pool->room.inside++;
+    pool->room.held += held;
+    rp_lock_release(&pool->room.lock);
+    room_target_changed(pool); /* it may have been the last one to make room */
+    return held;
+}
+
+void room_wake(struct pool *pool, unsigned held)
+{
+    rp_lock_acquire(&pool->room.lock);
+    pool->room.inside--;
+    pool->room.held -= held;
+    rp_lock_release(&pool->room.lock);
+}
+
 static int waiter_join(struct pool *pool, struct waiter *me)
 {
     struct room *room = &pool->room;

@@ -314,7 +314,10 @@ int wait_sleep(const struct want *want, struct futex_expected *words, unsigned n
     bool extra = pool && extra_grant(pool);
     int rc = sleeper_join(&me);
     if (!rc) {
+        unsigned held = pool ? room_sleep(pool) : 0;
         rc = words_sleep(words, n, deadline);
+        if (pool)
+            room_wake(pool, held);
         sleeper_leave(&me);
     }
     if (extra)
