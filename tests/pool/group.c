@@ -1,0 +1,197 @@
+/*
+ * Task groups: the count, the first error, and waits that help.
+ */
+#include "pool/life.h"
+
+#include <ringpool/context.h>
+#include <ringpool/future.h>
+#include <ringpool/group.h>
+
+static struct rp_group *group_make(struct rp_pool *pool, const struct rp_group_options *options)
+{
+    struct rp_group *group = NULL;
+
+    cr_assert_eq(rp_group_create(&group, pool, options), 0);
+    return group;
+}
+
+static int count_one(void *arg)
+{
+    add_seq((_Atomic uint32_t *)arg, 1);
+    return 0;
+}
+
+static int fail(void *arg)
+{
+    (void)arg;
+    return -EPROTO;
+}
+
+static int until_cancelled(void *arg)
+{
+    add_seq((_Atomic uint32_t *)arg, 1);
+    return rp_ctx_sleep(rp_ctx_current(), rp_after(PATIENCE));
+}
+
+Test(group, bad_arguments_are_refused)
+{
+    struct rp_pool *pool = pool_make(1, NULL);
+    struct rp_group *group;
+
+    cr_assert_eq(rp_group_create(NULL, pool, NULL), -EINVAL);
+    cr_assert_eq(rp_group_create(&group, NULL, NULL), -EINVAL);
+    cr_assert_eq(rp_group_create(&group, pool, &(struct rp_group_options){.reserved = {1}}), -EINVAL);
+    cr_assert_null(group);
+    cr_assert_eq(rp_group_submit(NULL, fail, NULL), -EINVAL);
+    cr_assert_eq(rp_group_wait(NULL, 0), -EINVAL);
+    cr_assert_eq(rp_group_cancel(NULL, 0), -EINVAL);
+    cr_assert_null(rp_group_ctx(NULL));
+    rp_group_destroy(NULL);
+    group = group_make(pool, NULL);
+    cr_assert_eq(rp_group_submit(group, NULL, NULL), -EINVAL);
+    cr_assert_eq(rp_group_wait(group, -1), -EINVAL);
+    cr_assert_eq(rp_group_wait(group, 0), 0, "an empty one has ended");
+    rp_group_destroy(group);
+    pool_end(pool);
+}
+
+Test(group, wait_returns_when_all_have_ended)
+{
+    struct rp_pool *pool = pool_make(2, &(struct rp_pool_options){.queue_depth = 64});
+    struct rp_group *group = group_make(pool, NULL);
+    _Atomic uint32_t ran = 0;
+
+    for (uint32_t round = 1; round <= 20; round++) {
+        for (int i = 0; i < 50; i++)
+            cr_assert_eq(rp_group_submit(group, count_one, &ran), 0);
+        cr_assert_eq(rp_group_wait(group, 0), 0);
+        cr_assert_eq(load_seq(&ran), round * 50);
+    }
+    rp_group_destroy(group);
+    pool_end(pool);
+}
+
+Test(group, the_first_error_cancels_the_rest)
+{
+    struct rp_pool *pool = pool_make(2, &(struct rp_pool_options){.queue_depth = 64});
+    struct rp_group *group = group_make(pool, NULL);
+    _Atomic uint32_t asked = 0;
+
+    cr_assert_eq(rp_group_submit(group, until_cancelled, &asked), 0);
+    AWAIT(load_seq(&asked) == 1);
+    cr_assert_eq(rp_group_submit(group, fail, NULL), 0);
+    cr_assert_eq(rp_group_wait(group, rp_after(PATIENCE)), -EPROTO);
+    cr_assert_eq(rp_group_submit(group, fail, NULL), -ECANCELED);
+    cr_assert_eq(rp_ctx_cause(rp_group_ctx(group)), -EPROTO);
+    rp_group_destroy(group);
+    pool_end(pool);
+}
+
+Test(group, one_that_keeps_going_runs_all)
+{
+    struct rp_pool *pool = pool_make(1, &(struct rp_pool_options){.queue_depth = 64});
+    struct rp_group *group = group_make(pool, &(struct rp_group_options){.keep_going = true});
+    _Atomic uint32_t ran = 0;
+
+    for (int i = 0; i < 10; i++) {
+        cr_assert_eq(rp_group_submit(group, fail, NULL), 0);
+        cr_assert_eq(rp_group_submit(group, count_one, &ran), 0);
+    }
+    cr_assert_eq(rp_group_wait(group, 0), -EPROTO);
+    cr_assert_eq(load_seq(&ran), 10);
+    rp_group_destroy(group);
+    pool_end(pool);
+}
+
+Test(group, a_cancel_ends_the_queued_members_at_once)
+{
+    struct gate gate = {0};
+    struct rp_pool *pool = pool_make(1, &(struct rp_pool_options){.queue_depth = 64});
+    struct rp_group *group = group_make(pool, NULL);
+    _Atomic uint32_t ran = 0;
+
+    cr_assert_eq(rp_pool_submit(pool, gate_pass, &gate), 0);
+    for (int i = 0; i < 20; i++)
+        cr_assert_eq(rp_group_submit(group, count_one, &ran), 0);
+    cr_assert_eq(rp_group_wait(group, rp_after(MS)), -ETIMEDOUT);
+    cr_assert_eq(rp_group_cancel(group, 0), 0);
+    cr_assert_eq(rp_group_wait(group, rp_after(PATIENCE)), -ECANCELED, "though the worker is still busy");
+    rp_group_destroy(group);
+    gate_open(&gate);
+    pool_end(pool);
+    cr_assert_eq(load_seq(&ran), 0);
+}
+
+struct scope {
+    struct rp_pool *pool;
+    int depth;
+    _Atomic uint32_t *ran;
+};
+
+static int scope_run(void *arg)
+{
+    struct scope *scope = arg, inner = {scope->pool, scope->depth - 1, scope->ran};
+    struct rp_group *group;
+
+    add_seq(scope->ran, 1);
+    if (scope->depth == 0)
+        return 0;
+    int rc = rp_group_create(&group, scope->pool, NULL);
+    for (int i = 0; i < 3 && !rc; i++)
+        rc = rp_group_submit(group, scope_run, &inner);
+    int waited = rp_group_wait(group, 0);
+    rp_group_destroy(group);
+    return rc ? rc : waited;
+}
+
+/* Each scope waits for three inner ones; on one worker all of them run on one stack. */
+Test(group, nested_scopes_end_on_any_number_of_workers)
+{
+    for (unsigned capacity = 1; capacity <= 3; capacity++) {
+        struct rp_pool *pool = pool_make(capacity, &(struct rp_pool_options){.queue_depth = 1024});
+        _Atomic uint32_t ran = 0;
+        struct scope scope = {pool, 5, &ran};
+        struct rp_group *group = group_make(pool, NULL);
+
+        cr_assert_eq(rp_group_submit(group, scope_run, &scope), 0);
+        cr_assert_eq(rp_group_wait(group, rp_after(PATIENCE)), 0);
+        cr_assert_eq(load_seq(&ran), 364);
+        rp_group_destroy(group);
+        pool_end(pool);
+    }
+}
+
+static int waits_for_own(void *arg)
+{
+    return rp_group_wait(arg, 0);
+}
+
+Test(group, a_member_that_waits_for_its_group_is_edeadlk)
+{
+    struct rp_pool *pool = pool_make(2, NULL);
+    struct rp_group *group = group_make(pool, NULL);
+
+    cr_assert_eq(rp_group_submit(group, waits_for_own, group), 0);
+    cr_assert_eq(rp_group_wait(group, rp_after(PATIENCE)), -EDEADLK);
+    rp_group_destroy(group);
+    pool_end(pool);
+}
+
+Test(group, destroyed_early_its_members_go_on)
+{
+    struct bank bank = {0};
+    struct rp_allocator allocator = bank_allocator(&bank);
+    struct gate gate = {0};
+    struct rp_pool *pool = pool_make(1, &(struct rp_pool_options){.queue_depth = 64, .allocator = &allocator});
+    struct rp_group *group = group_make(pool, NULL);
+    _Atomic uint32_t ran = 0;
+
+    cr_assert_eq(rp_pool_submit(pool, gate_pass, &gate), 0);
+    for (int i = 0; i < 20; i++)
+        cr_assert_eq(rp_group_submit(group, count_one, &ran), 0);
+    rp_group_destroy(group);
+    gate_open(&gate);
+    pool_end(pool);
+    cr_assert_eq(load_seq(&ran), 20);
+    cr_assert_eq(load_seq(&bank.live), 0, "%u blocks stay", load_seq(&bank.live));
+}
