@@ -278,7 +278,9 @@ int ctx_watch(struct rp_ctx *ctx, struct watch *watch)
 {
     rp_lock_acquire(&ctx->root->lock);
     int err = (int)(uint32_t)load_relaxed(&ctx->state); /* written under the lock that we hold */
-    if (!err)
+    if (!err && watch->set)
+        err = 1;
+    else if (!err)
         watch_set_locked(&ctx->watches, watch);
     rp_lock_release(&ctx->root->lock);
     return err;

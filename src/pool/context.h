@@ -51,7 +51,7 @@ void ctx_cancel_late(struct rp_ctx *ctx);
 /* Whether it may be used here: 0 or -ECHILD. */
 int ctx_usable(const struct rp_ctx *ctx);
 
-/* Sets a watch: 0, or why the context has ended: then it is not set. */
+/* Sets a watch: 0; positive: it is set already; negative: why the context has ended, and it is not set. */
 int ctx_watch(struct rp_ctx *ctx, struct watch *watch);
 /* true: it was still set, and will not fire. */
 bool ctx_unwatch(struct rp_ctx *ctx, struct watch *watch);

@@ -148,6 +148,14 @@ static bool swapped(struct job *job, struct entry *entry)
     return filled;
 }
 
+/* EMPTY is only met by whoever took the entry before its helper looked for it. */
+static bool kept(const struct job *job)
+{
+    const struct rp_future *future = caa_container_of(job, const struct rp_future, job);
+
+    return load_acquire(&future->word) & FUTURE_PLACE && load_acquire(&future->place) == PLACE_FILLED; /* [place] */
+}
+
 static void run(struct job *job)
 {
     struct rp_future *future = future_of(job);
@@ -248,6 +256,7 @@ static void overdue(struct job *job)
 static const struct job_ops future_ops = {
     .claim = claim,
     .swapped = swapped,
+    .kept = kept,
     .run = run,
     .end = end,
     .continues = continues,
@@ -300,6 +309,16 @@ static struct rp_future *future_alloc(struct rp_pool *handle, int *rc)
     return future;
 }
 
+/* Without the lock of the tree. */
+static void guard_fire(struct watch *watch, int reason)
+{
+    struct rp_future *future = caa_container_of(watch, struct rp_future, ctx_watch);
+
+    if (future_finish(future, FUTURE_RUNNING | FUTURE_DONE, reason) && future->retry)
+        retry_cancelled(future);
+    future_unref(future);
+}
+
 int future_create(struct rp_pool *pool, const struct rp_task *task, struct rp_future **out)
 {
     int rc = pool ? task_check_fields(task) : -EINVAL;
@@ -320,6 +339,7 @@ int future_create(struct rp_pool *pool, const struct rp_task *task, struct rp_fu
     future->task = *task;
     rp_ctx_hold(task->ctx);
     future->pool = pool;
+    future->ctx_watch = (struct watch){.fire = guard_fire, .deferred = true};
     CDS_INIT_LIST_HEAD(&future->watches);
     *out = future;
     return 0;
@@ -348,27 +368,18 @@ int future_submit(struct rp_future *future)
     return rc;
 }
 
-/* Without the lock of the tree. */
-static void guard_fire(struct watch *watch, int reason)
-{
-    struct rp_future *future = caa_container_of(watch, struct rp_future, ctx_watch);
-
-    if (future_finish(future, FUTURE_RUNNING | FUTURE_DONE, reason) && future->retry)
-        retry_cancelled(future);
-    future_unref(future);
-}
-
 /* Sets the watch, then looks whether it came too late to be cleared by the claim or the finish. */
 void future_guard(struct rp_future *future)
 {
     if (!future->task.ctx || future->group || load_acquire(&future->word) & (FUTURE_RUNNING | FUTURE_DONE))
         return;
     future_ref(future); /* the watch's */
-    future->ctx_watch = (struct watch){.fire = guard_fire, .deferred = true};
     int reason = ctx_watch(future->task.ctx, &future->ctx_watch);
-    if (reason)
+    if (reason > 0)
+        future_unref(future); /* a retry has set it again before its submitter came here */
+    else if (reason)
         guard_fire(&future->ctx_watch, reason);
-    else if (load_seq(&future->word) & (FUTURE_RUNNING | FUTURE_DONE))
+    if (load_seq(&future->word) & (FUTURE_RUNNING | FUTURE_DONE))
         unguard(future);
 }
 

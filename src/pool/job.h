@@ -21,6 +21,8 @@ struct job_ops {
     int (*claim)(struct job *job);
     /* In JOB_ELSEWHERE: gives up the entry's hold; true: *entry is what the place is kept for. */
     bool (*swapped)(struct job *job, struct entry *entry);
+    /* Whether its entry keeps a place, and for what is settled. NULL: it never does. */
+    bool (*kept)(const struct job *job);
     /* In the task's frame. May not return. */
     void (*run)(struct job *job);
     /* Once: 0 after run returned, -EFAULT if it did not, or the reason why it was dropped. Gives up the entry's hold. */

@@ -148,6 +148,7 @@ struct pool {
     bool dying;                         /* l: destroyed: no reboot */
     unsigned extra;                     /* l: workers granted beyond capacity for blocked ones */
     struct rp_lock dismiss_lock;        /* taking the idle stack to end some of it */
+    struct rp_lock place_lock;          /* one helper at a time swaps places, see wait.c */
     struct rp_lock attr_lock;           /* the stack in attr, while a thread is made from it */
 
     struct timer tick;  /* expiry */

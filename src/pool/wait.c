@@ -15,6 +15,9 @@
  *          X: swapped = X, place = FILLED                    EMPTY: nothing to do, and nothing to account for:
  *          nothing there: place = EMPTY                      the helper accounts for the entry that was taken here
  *
+ * One helper of a pool is in A2 and A3 at a time, and if X only keeps a place itself, X becomes what that is kept for.
+ * Else two futures could end up as each other's X, with their entries in no queue: taken by nobody, held for ever.
+ *
  * A2 finds nothing only if the future's entry was taken already. B2 is bounded by A2, a few instructions, unless the
  * helper is preempted. X may itself have been claimed beside the queue, or cancelled: whoever takes it finds that out.
  *
@@ -44,11 +47,22 @@
 
 /* --- places ----------------------------------------------------------------------------------------------------- */
 
-static void place_settle(struct pool *pool, struct rp_future *future)
+/* Whether the entry only keeps a place that is settled: then *entry becomes what it is kept for. */
+static bool place_chase(struct entry *entry)
+{
+    struct job *job = entry_job(entry);
+
+    return job && job->ops->kept && job->ops->kept(job) && job->ops->swapped(job, entry);
+}
+
+static void place_settle_locked(struct pool *pool, struct rp_future *future)
 {
     struct entry head;
+    bool taken = runq_take_class(&pool->runq, (unsigned)future->task.priority, &head);
 
-    if (!runq_take_class(&pool->runq, (unsigned)future->task.priority, &head)) {
+    while (taken && entry_job(&head) != &future->job && place_chase(&head))
+        ;
+    if (!taken) {
         store_release(&future->place, PLACE_EMPTY); /* [place] */
     } else if (entry_job(&head) == &future->job) {
         future_unref(future); /* the entry's */
@@ -56,6 +70,13 @@ static void place_settle(struct pool *pool, struct rp_future *future)
         future->swapped = head;
         store_release(&future->place, PLACE_FILLED); /* [place] pairs with the load in place_take */
     }
+}
+
+static void place_settle(struct pool *pool, struct rp_future *future)
+{
+    rp_lock_acquire(&pool->place_lock);
+    place_settle_locked(pool, future);
+    rp_lock_release(&pool->place_lock);
 }
 
 bool place_take(struct rp_future *future, struct entry *entry)

@@ -8,6 +8,9 @@
 
 #include "base/atomic.h"
 
+/* Small enough for hundreds of workers; a sanitizer wants more of a stack than that. */
+#define SMALL_STACK (UNDER_TSAN || UNDER_ASAN ? 0 : 65536)
+
 static int answer(void *arg, void **value)
 {
     *value = arg;
@@ -421,7 +424,7 @@ static void wait_any_over(unsigned n)
 {
     struct rp_future **futures = calloc(n, sizeof(struct rp_future *));
     struct gate *gates = calloc(n, sizeof(struct gate));
-    struct rp_pool *pool = pool_make(n, &(struct rp_pool_options){.stack_size = 65536});
+    struct rp_pool *pool = pool_make(n, &(struct rp_pool_options){.stack_size = SMALL_STACK});
 
     for (unsigned i = 0; i < n; i++)
         futures[i] = future_make(pool, pass_gate, &gates[i]);
@@ -476,7 +479,7 @@ static void *open_later(void *arg)
 /* Adversary: the completion falls between the look and the sleep. A wake-up that is lost hangs here. */
 static void no_wake_is_lost(unsigned n, unsigned rounds)
 {
-    struct rp_pool *pool = pool_make(n, &(struct rp_pool_options){.stack_size = 65536});
+    struct rp_pool *pool = pool_make(n, &(struct rp_pool_options){.stack_size = SMALL_STACK});
     struct rp_future **futures = calloc(n, sizeof(struct rp_future *));
 
     for (unsigned round = 0; round < rounds; round++) {
@@ -848,7 +851,8 @@ static void deep_chain(bool cancel, int links, bool from_task)
 {
     struct gate gate = {0};
     struct chain_wait wait = {0};
-    struct rp_pool *pool = pool_make(1, &(struct rp_pool_options){.queue_depth = 4, .stack_size = 65536, .log = quiet});
+    struct rp_pool *pool =
+        pool_make(1, &(struct rp_pool_options){.queue_depth = 4, .stack_size = SMALL_STACK, .log = quiet});
     struct rp_future *waiter = NULL;
 
     if (from_task)
