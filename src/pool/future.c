@@ -360,7 +360,7 @@ int future_submit(struct rp_future *future)
 
     future_ref(future);                   /* the entry's */
     or_seq(&future->word, FUTURE_QUEUED); /* nobody else sees it until this returns */
-    int rc = job_submit(future->pool, &entry, &future->task);
+    int rc = pool_submit_job(future->pool, &entry, &future->task);
     if (rc)
         future_unref(future);
     else
@@ -391,7 +391,7 @@ static int submit_late(struct rp_future *future, int overload)
 
     task.overload = overload;
     future_ref(future); /* ours, for the line below */
-    int rc = job_submit(future->pool, &entry, &task);
+    int rc = pool_submit_job(future->pool, &entry, &task);
     if (!rc)
         or_seq(&future->word, FUTURE_QUEUED);
     future_unref(future);

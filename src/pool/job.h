@@ -78,7 +78,7 @@ int job_from_task(const struct rp_pool *handle, const struct rp_task *task, stru
 void job_discard(struct entry *entry);
 
 /* Submits a job's entry as a task: what submit returns. Of `task`: priority, overload, deadline, ctx. May block. */
-int job_submit(struct rp_pool *handle, const struct entry *entry, const struct rp_task *task);
+int pool_submit_job(struct rp_pool *handle, const struct entry *entry, const struct rp_task *task);
 
 /* The context that what the caller's task submits goes below; NULL: none. */
 struct rp_ctx *ctx_inherited(void);

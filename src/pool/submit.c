@@ -177,7 +177,7 @@ int rp_pool_submit_task(struct rp_pool *pool, const struct rp_task *task)
     return rc ? rc : submit_entry(pool, &entry, how);
 }
 
-int job_submit(struct rp_pool *pool, const struct entry *entry, const struct rp_task *task)
+int pool_submit_job(struct rp_pool *pool, const struct entry *entry, const struct rp_task *task)
 {
     return submit_entry(pool, entry, how_of(task));
 }

@@ -49,6 +49,20 @@ int futex_wake(_Atomic uint32_t *word, int n)
     return (int)woken;
 }
 
+/* The model's kernel has no wait for several words: whoever wants it goes the other way round. */
+int futex_wait_any(const struct futex_expected *words, unsigned n, int64_t deadline)
+{
+    (void)words;
+    (void)n;
+    (void)deadline;
+    return -ENOSYS;
+}
+
+bool futex_wait_any_works(void)
+{
+    return false;
+}
+
 /* --- rcu -------------------------------------------------------------------------------------------------------- */
 
 void model_rcu_enter(void)
