@@ -28,11 +28,9 @@
 #include <errno.h>
 #include <limits.h>
 
-static _Thread_local char self;
-
 const void *thread_self(void)
 {
-    return &self;
+    return (const void *)pthread_self();
 }
 
 static struct rp_future *future_of(struct job *job)
@@ -119,8 +117,8 @@ bool future_claim(struct rp_future *future, uint32_t with)
         if (word & (FUTURE_RUNNING | FUTURE_DONE))
             return false;
     } while (!cas_seq(&future->word, &word, word | FUTURE_RUNNING | with));
-    store_relaxed(&future->cpu, cpu_current()); /* a hint */
-    store_release(&future->runner, &self);      /* [runner] pairs with the load in wait.c */
+    store_relaxed(&future->cpu, cpu_current());    /* a hint */
+    store_release(&future->runner, thread_self()); /* [runner] pairs with the load in wait.c */
     unguard(future);
     if (future->group)
         group_member_started(future);

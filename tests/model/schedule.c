@@ -138,6 +138,7 @@ static void stacks_make(void)
     stacks = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_NORESERVE, -1, 0);
     for (int i = 0; i < COROUTINES; i++)
         mprotect(stacks + (size_t)i * STACK_BYTES, 4096, PROT_NONE);
+    must(tls_size() <= TLS_BYTES, "thread-local variables take %zu bytes", tls_size());
     memcpy(tls_initial, __start_model_tls, tls_size());
 }
 
