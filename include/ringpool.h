@@ -3,6 +3,7 @@
 #define RINGPOOL_H
 
 #include <ringpool/base.h>
+#include <ringpool/completion.h>
 #include <ringpool/context.h>
 #include <ringpool/future.h>
 #include <ringpool/group.h>

@@ -12,6 +12,7 @@
 #include "base/atomic.h"
 
 struct backend;
+struct ring_message;
 
 /* Why a backend could not be opened: the call that failed, and its negative errno. */
 struct backend_refusal {
@@ -27,6 +28,8 @@ struct backend_ops {
     void (*sleep)(struct backend *backend, int64_t deadline);
     /* Any thread, also while the sleep runs. Keeps errno; no cancellation point; no lock. */
     void (*ring)(struct backend *backend);
+    /* What reactor_send promises; NULL: cannot. Only the thread that opened. */
+    int (*send)(struct backend *backend, int ring_fd, const struct ring_message *messages, unsigned n);
     /* Frees all. Only the thread that opened; nobody rings any more. */
     void (*close)(struct backend *backend);
     /* The same in a forked child: gives back the child's copies and leaves alone what the parent still uses. */
@@ -36,6 +39,7 @@ struct backend_ops {
 /* Heads every backend. */
 struct backend {
     const struct backend_ops *ops;
+    bool sends;     /* `send` works here */
     char note[112]; /* how it sleeps, for people; may be empty */
 };
 

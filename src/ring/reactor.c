@@ -141,7 +141,7 @@ static bool disarm_locked(struct timer *timer)
     return true;
 }
 
-void timer_arm(struct timer *timer, int64_t due)
+static void arm(struct timer *timer, int64_t due, int64_t interval)
 {
     struct reactor *reactor = timer->reactor;
     rp_lock_acquire(&reactor->lock);
@@ -151,18 +151,47 @@ void timer_arm(struct timer *timer, int64_t due)
     }
     disarm_locked(timer);
     timer->due = due > AWAKE ? due : AWAKE + 1;
+    timer->interval = interval;
+    timer->skipped = 0;
     timer->state = ARMED;
     wheel_insert(&reactor->wheel, timer);
     unlock_and_notify(reactor, timer->due);
 }
 
-bool timer_cancel(struct timer *timer)
+void timer_arm(struct timer *timer, int64_t due)
+{
+    arm(timer, due, 0);
+}
+
+void timer_arm_periodic(struct timer *timer, int64_t due, int64_t interval)
+{
+    arm(timer, due, interval);
+}
+
+unsigned timer_disarm(struct timer *timer)
 {
     struct reactor *reactor = timer->reactor;
     rp_lock_acquire(&reactor->lock);
-    bool was_armed = !reactor->dead && disarm_locked(timer);
+    unsigned was = 0;
+    if (!reactor->dead) {
+        was = (disarm_locked(timer) ? TIMER_ARMED : 0) | (reactor->firing == timer ? TIMER_FIRES : 0);
+    }
     rp_lock_release(&reactor->lock);
-    return was_armed;
+    return was;
+}
+
+bool timer_cancel(struct timer *timer)
+{
+    return timer_disarm(timer) & TIMER_ARMED;
+}
+
+uint64_t timer_skipped(const struct timer *timer)
+{
+    struct reactor *reactor = timer->reactor;
+    rp_lock_acquire(&reactor->lock);
+    uint64_t skipped = timer->skipped;
+    rp_lock_release(&reactor->lock);
+    return skipped;
 }
 
 bool timer_cancel_wait(struct timer *timer)
@@ -183,6 +212,21 @@ bool timer_cancel_wait(struct timer *timer)
 
 /* ---- the thread ---- */
 
+/* Arms a periodic timer that is due for its next time; from the due time, not from now, so that nothing drifts. */
+static void rearm_locked(struct timer *timer)
+{
+    int64_t late = rp_now() - timer->due;
+    int64_t missed = late > 0 ? late / timer->interval : 0;
+    int64_t ahead;
+    if (__builtin_mul_overflow(missed + 1, timer->interval, &ahead) ||
+        __builtin_add_overflow(timer->due, ahead, &timer->due)) {
+        timer->due = INT64_MAX;
+    }
+    timer->skipped += (uint64_t)missed;
+    timer->state = ARMED;
+    wheel_insert(&timer->reactor->wheel, timer);
+}
+
 /*
  * Fires the first of `expired`. The timer belongs to its owner again as soon as fire is called, which may free it: it
  * is not touched afterwards, unless somebody in timer_cancel_wait proves by his presence that it lives.
@@ -192,6 +236,9 @@ static void fire_first_locked(struct reactor *reactor)
     struct timer *timer = reactor->expired;
     void (*fire)(struct timer *) = timer->fire;
     disarm_locked(timer);
+    if (timer->interval > 0) {
+        rearm_locked(timer);
+    }
     reactor->firing = timer;
     rp_lock_release(&reactor->lock);
 
@@ -544,6 +591,19 @@ void reactor_put(struct reactor *reactor)
 const char *reactor_backend(const struct reactor *reactor)
 {
     return reactor->text;
+}
+
+bool reactor_sends(const struct reactor *reactor)
+{
+    return !reactor->dead && reactor->backend && reactor->backend->sends;
+}
+
+int reactor_send(struct reactor *reactor, int ring_fd, const struct ring_message *messages, unsigned n)
+{
+    if (!reactor_sends(reactor)) {
+        return -EOPNOTSUPP;
+    }
+    return reactor->ops->send(reactor->backend, ring_fd, messages, n);
 }
 
 bool reactor_is_self(const struct reactor *reactor)

@@ -47,7 +47,9 @@ struct timer {
     int64_t due;                       /* absolute ns; under the reactor's lock */
     void (*fire)(struct timer *timer); /* on the reactor's thread, without its lock; must not block; may free it */
     struct reactor *reactor;
-    uint32_t state; /* under the reactor's lock: idle or armed */
+    uint32_t state;   /* under the reactor's lock: idle or armed */
+    int64_t interval; /* ns; 0: fires once; under the reactor's lock */
+    uint64_t skipped; /* due times of a periodic timer that passed without a fire; under the reactor's lock */
 };
 
 void timer_init(struct timer *timer, struct reactor *reactor, void (*fire)(struct timer *timer));
@@ -62,6 +64,20 @@ void timer_arm(struct timer *timer, int64_t due);
 bool timer_cancel(struct timer *timer);
 
 /*
+ * Arms it for `due` and then for due + k * interval (ns, more than 0), whatever the lateness of each: a due time that has
+ * passed before the thread came to it is counted in `skipped`, which begins at 0 here, and not made up for. It is armed
+ * for the next time before fire is called.
+ */
+void timer_arm_periodic(struct timer *timer, int64_t due, int64_t interval);
+
+/* timer_cancel with the whole answer: TIMER_ARMED: it was armed and is not; TIMER_FIRES: its fire runs. A set of bits. */
+enum { TIMER_ARMED = 1, TIMER_FIRES = 2 };
+unsigned timer_disarm(struct timer *timer);
+
+/* How many due times the last timer_arm_periodic has skipped so far. */
+uint64_t timer_skipped(const struct timer *timer);
+
+/*
  * timer_cancel, then waits until fire, if it has begun, has returned; what was armed again during this wait, by fire
  * itself for instance, is disarmed as well: afterwards the timer may be freed. Returns what timer_cancel would have.
  * On the reactor's own thread it does not wait. Must not be called with a lock held that fire takes.
@@ -74,5 +90,21 @@ struct work {
     void (*run)(struct work *work);
 };
 void reactor_post(struct reactor *reactor, struct work *work);
+
+/* What arrives in another ring as a completion: its user_data and res. */
+struct ring_message {
+    uint64_t data;
+    int32_t res;
+};
+
+/* Whether reactor_send can work: the reactor has a ring, whose kernel knows messages. Any thread. */
+bool reactor_sends(const struct reactor *reactor);
+
+/*
+ * Posts messages to the ring that `ring_fd` stands for, in order; waits until the kernel has taken them, which is soon.
+ * How many were posted, from the first on; if not one, why: -EOPNOTSUPP: see reactor_sends; -EBADF, -EBADFD: not a ring,
+ * or one that is not enabled yet; -EOVERFLOW, -ENOMEM, -EAGAIN: not now. Only on the reactor's thread.
+ */
+int reactor_send(struct reactor *reactor, int ring_fd, const struct ring_message *messages, unsigned n);
 
 #endif

@@ -20,6 +20,7 @@
 #include <ringpool/base.h>
 
 #include "ring/bell.h"
+#include "ring/reactor.h"
 
 /* Younger than liburing 2.3: an idle thread that waits on its ring shall not count as waiting for a disk (6.15). */
 #ifndef IORING_ENTER_NO_IOWAIT
@@ -29,8 +30,15 @@
 #define IORING_FEAT_NO_IOWAIT (1U << 17)
 #endif
 
-/* One poll request at a time and its completions: the smallest ring is roomy, and limits on locked memory count it. */
+/*
+ * One poll request at a time and a few messages: the smallest ring is roomy, and limits on locked memory count it.
+ * The completion queue is twice as long, so that the messages under way and the bell never overflow it.
+ */
 #define RING_ENTRIES 8
+#define MESSAGES_MAX 6
+
+/* user_data of the poll request, and of a message that was withdrawn; messages count from FIRST_MESSAGE. */
+enum { THE_BELL = 0, WITHDRAWN = 1, FIRST_MESSAGE = 2 };
 
 struct uring {
     struct backend backend;
@@ -95,6 +103,20 @@ static int round_trip(struct io_uring *ring)
     return rc;
 }
 
+/* Hands the kernel what is queued. The poll request is armed once nothing is left behind, whatever stood before it. */
+static int submit(struct uring *uring)
+{
+    int rc;
+    do {
+        rc = io_uring_submit(&uring->ring);
+    } while (rc == -EINTR);
+    if (uring->queued && io_uring_sq_ready(&uring->ring) == 0) {
+        uring->queued = false;
+        uring->armed = true;
+    }
+    return rc;
+}
+
 /* Whether the kernel has the poll request. A failed submission leaves it in the queue, for the next attempt. */
 static bool arm(struct uring *uring)
 {
@@ -108,45 +130,51 @@ static bool arm(struct uring *uring)
         } else {
             io_uring_prep_poll_multishot(sqe, uring->bell, POLLIN);
         }
+        io_uring_sqe_set_data64(sqe, THE_BELL);
         uring->queued = true;
     }
-    int rc;
-    do {
-        rc = io_uring_submit(&uring->ring);
-    } while (rc == -EINTR);
-    if (rc < 1) {
-        return false;
-    }
-    uring->queued = false;
-    uring->armed = true;
-    return true;
+    submit(uring);
+    return uring->armed;
 }
 
 /*
- * Takes the completions, all of which belong to the poll request. One without F_MORE is its last: the kernel ends a
+ * What a completion says of the poll request. One without F_MORE is its last: the kernel ends a
  * multishot whenever the completion queue overflows, and it must be armed again before the next sleep. The bell is
  * drained after its completion is taken, so a ring from then on makes a new one; and whoever rang before has already
  * changed what the reactor will look at.
  */
-static void reap(struct uring *uring)
+static void hear_bell(struct uring *uring, const struct io_uring_cqe *cqe)
+{
+    if (!(cqe->flags & IORING_CQE_F_MORE)) {
+        uring->armed = false;
+    }
+    if (cqe->res == -EINVAL && !uring->oneshot) {
+        uring->oneshot = true;
+    } else if (cqe->res < 0) {
+        uring->broken = true;
+    }
+}
+
+/* Takes the completions there are. Those of messages give their results to `results`, and how many is returned. */
+static unsigned reap(struct uring *uring, int *results)
 {
     struct io_uring_cqe *cqe;
     bool heard = false;
+    unsigned messages = 0;
     while (io_uring_peek_cqe(&uring->ring, &cqe) == 0) {
-        heard = true;
-        if (!(cqe->flags & IORING_CQE_F_MORE)) {
-            uring->armed = false;
-        }
-        if (cqe->res == -EINVAL && !uring->oneshot) {
-            uring->oneshot = true;
-        } else if (cqe->res < 0) {
-            uring->broken = true;
+        if (cqe->user_data == THE_BELL) {
+            heard = true;
+            hear_bell(uring, cqe);
+        } else if (cqe->user_data >= FIRST_MESSAGE && results) {
+            results[cqe->user_data - FIRST_MESSAGE] = cqe->res;
+            messages++;
         }
         io_uring_cqe_seen(&uring->ring, cqe);
     }
     if (heard) {
         bell_drain(uring->bell);
     }
+    return messages;
 }
 
 /* The sleep that needs no ring. */
@@ -191,7 +219,80 @@ static void uring_sleep(struct backend *backend, int64_t deadline)
             uring->broken = true;
         }
     }
-    reap(uring);
+    reap(uring, NULL);
+}
+
+/*
+ * Messages. They go linked, so that a failed one ends those behind it and what was posted is a prefix. The sleep does
+ * not run meanwhile, and a bell that is heard here ends the caller's section: the reactor looks at everything after it.
+ */
+
+/* What the kernel has not taken off the queue is turned into nothing: the next submission sends it on its way. */
+static void withdraw(struct io_uring_sqe **queued, unsigned from, unsigned n)
+{
+    for (unsigned i = from; i < n; i++) {
+        io_uring_prep_nop(queued[i]);
+        io_uring_sqe_set_data64(queued[i], WITHDRAWN);
+    }
+}
+
+static unsigned queue_messages(struct uring *uring, struct io_uring_sqe **queued, int ring_fd,
+                               const struct ring_message *messages, unsigned n)
+{
+    unsigned i = 0;
+    for (; i < n && i < MESSAGES_MAX && (queued[i] = io_uring_get_sqe(&uring->ring)); i++) {
+        io_uring_prep_msg_ring(queued[i], ring_fd, (unsigned)messages[i].res, messages[i].data, 0);
+        io_uring_sqe_set_data64(queued[i], FIRST_MESSAGE + i);
+        if (i > 0) {
+            queued[i - 1]->flags |= IOSQE_IO_LINK;
+        }
+    }
+    return i;
+}
+
+/* Until `taken` results are there. A wait that is denied leaves the rest as they were set: posted. */
+static void await_results(struct uring *uring, int *results, unsigned taken)
+{
+    unsigned came = reap(uring, results);
+    while (came < taken) {
+        struct io_uring_cqe *cqe;
+        int rc = io_uring_wait_cqe(&uring->ring, &cqe);
+        if (rc < 0 && rc != -EINTR && rc != -EAGAIN) {
+            uring->broken = true;
+            return;
+        }
+        came += reap(uring, results);
+    }
+}
+
+static int uring_send(struct backend *backend, int ring_fd, const struct ring_message *messages, unsigned n)
+{
+    struct uring *uring = uring_of(backend);
+    struct io_uring_sqe *queued[MESSAGES_MAX];
+    int results[MESSAGES_MAX] = {0};
+    int before = (int)io_uring_sq_ready(&uring->ring); /* what was refused last time */
+    unsigned count = queue_messages(uring, queued, ring_fd, messages, n);
+    int rc = submit(uring);
+    unsigned taken = rc > before ? (unsigned)(rc - before) : 0;
+    withdraw(queued, taken, count);
+    await_results(uring, results, taken);
+    unsigned posted = 0;
+    while (posted < taken && results[posted] >= 0) {
+        posted++;
+    }
+    if (posted > 0) {
+        return (int)posted;
+    }
+    return taken > 0 ? results[0] : rc < 0 ? rc : -EAGAIN;
+}
+
+/* Whether the kernel knows messages (5.18). A filter may deny the question: then they are not used. */
+static bool knows_messages(struct io_uring *ring)
+{
+    struct io_uring_probe *probe = io_uring_get_probe_ring(ring);
+    bool known = probe && io_uring_opcode_supported(probe, IORING_OP_MSG_RING);
+    io_uring_free_probe(probe);
+    return known;
 }
 
 static void uring_ring(struct backend *backend)
@@ -244,6 +345,7 @@ static int uring_open(struct backend **out, struct backend_refusal *refusal)
     if (uring->ring.features & IORING_FEAT_NO_IOWAIT) {
         uring->enter_flags |= IORING_ENTER_NO_IOWAIT;
     }
+    uring->backend.sends = knows_messages(&uring->ring);
     *out = &uring->backend;
     return 0;
 
@@ -259,6 +361,7 @@ const struct backend_ops uring_backend = {
     .open = uring_open,
     .sleep = uring_sleep,
     .ring = uring_ring,
+    .send = uring_send,
     .close = uring_close,
     /* io_uring_queue_exit only unmaps and closes; it writes nothing to the ring and tells the kernel nothing about it,
      * so in a child it gives back the child's mappings and descriptors and the parent's ring goes on. */
