@@ -61,7 +61,7 @@ struct rp_cq_options {
 /*
  * Makes a queue. options may be NULL. On success *cq belongs to the caller, who ends it with rp_cq_destroy; on failure
  * it is NULL. Any thread; does not block, but for starting the shared reactor with options.ring.
- * -EINVAL; -ENOMEM; with options.ring also -EBADF: it has no descriptor; -EMFILE, -ENFILE: no descriptor for a copy of
+ * -EINVAL; -ENOMEM; with options.ring also -EBADF: it is not a ring; -EMFILE, -ENFILE: no descriptor for a copy of
  * it; -EAGAIN: no thread for the reactor; -ENOTSUP: the delivery asked for, or for per_completion any, is not granted;
  * -EPERM, -ENOSYS: the backend asked for by name is not.
  */

@@ -283,6 +283,15 @@ static void quieten(struct rp_cq *cq)
     cq->sounding = !over;
 }
 
+/* Completions stay behind: the descriptor says so, a ring does not, as its owner was given all that he asked for. */
+static void sound(struct rp_cq *cq)
+{
+    if (!(cq->signals & WAKE_FD) || cq->sounding)
+        return;
+    bell_ring(cq->fd);
+    cq->sounding = true;
+}
+
 unsigned delivery_arm(struct rp_cq *cq, struct rp_completion *out, unsigned n, unsigned max)
 {
     while (cq->signals) {
@@ -292,11 +301,10 @@ unsigned delivery_arm(struct rp_cq *cq, struct rp_completion *out, unsigned n, u
             was_told(cq);
         if (n < max)
             n += cq_take(cq, out + n, max - n);
-        if (cq_ready(cq)) { /* n is max: the user comes again */
-            if (cq->signals & WAKE_FD && !cq->sounding) {
-                bell_ring(cq->fd);
-                cq->sounding = true;
-            }
+        if (cq_ready(cq)) {
+            if (n < max)
+                continue; /* it has come since: who is given less than max takes the queue for empty */
+            sound(cq);
             return n;
         }
         if (cq->sounding)
@@ -373,6 +381,16 @@ static int copy_descriptor(struct rp_cq *cq, int fd)
     return rc;
 }
 
+/* Entering a ring with nothing to do: does nothing, but says what is none. One that is disabled yet is one. */
+static int ring_check(int fd)
+{
+    int saved = errno;
+    int rc = syscall(SYS_io_uring_enter, fd, 0, 0, 0, NULL, 0) < 0 && errno == EOPNOTSUPP ? -EBADF : 0;
+
+    errno = saved;
+    return rc;
+}
+
 int delivery_open(struct rp_cq *cq, const struct rp_cq_options *options)
 {
     unsigned length = options->ring->cq.ring_entries;
@@ -384,6 +402,8 @@ int delivery_open(struct rp_cq *cq, const struct rp_cq_options *options)
     store_relaxed(&cq->credits, cq->credits_most);
     store_relaxed(&cq->pause_ns, PAUSE_LEAST_NS);
     int rc = copy_descriptor(cq, options->ring->ring_fd);
+    if (!rc)
+        rc = ring_check(cq->ring_fd);
     if (!rc)
         rc = reactor_get(&cq->reactor, options->backend, false);
     if (rc)
