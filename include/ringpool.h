@@ -11,5 +11,6 @@
 #include <ringpool/pool.h>
 #include <ringpool/retry.h>
 #include <ringpool/task.h>
+#include <ringpool/timer.h>
 
 #endif

@@ -187,6 +187,12 @@ static void frame_exits(void *arg)
 {
     struct frame *frame = arg;
 
+    if (frame->kind == FRAME_PART) { /* the task around it ends its thread as well, and reports */
+        frame->outer->label = frame->label;
+        extra_settle(frame);
+        frame_pop(frame);
+        return;
+    }
     snprintf(frame->reason, sizeof(frame->reason), "the task ended its thread: pthread_exit or cancellation");
     frame->nframes = 0;
     frame->signal = 0;

@@ -37,9 +37,9 @@ struct limit {
 
 /*
  * What runs a task on a thread: the landing place of its panic. Frames nest (a task that helps, a task that the
- * submitter runs itself); the innermost one is current.
+ * submitter runs itself, a part of a task whose panic is its own end only); the innermost one is current.
  */
-enum { FRAME_WORKER, FRAME_HELP, FRAME_CALLER, FRAME_DROP };
+enum { FRAME_WORKER, FRAME_HELP, FRAME_CALLER, FRAME_DROP, FRAME_PART };
 /* A task on the frame: none; one that runs, so that a panic may land; one that has ended and is still in flight. */
 enum { FRAME_IDLE, FRAME_OPEN, FRAME_CLOSING };
 
