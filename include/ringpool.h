@@ -10,6 +10,7 @@
 #include <ringpool/lock.h>
 #include <ringpool/pool.h>
 #include <ringpool/retry.h>
+#include <ringpool/strand.h>
 #include <ringpool/task.h>
 #include <ringpool/timer.h>
 
