@@ -1,5 +1,5 @@
 /*
- * Strands: a table of the keys that have tasks, and one task of the pool, the runner, for each of them.
+ * The way of a strand's task: into its key, and out by the key's runner, one task of the pool for each key that has tasks.
  *
  * A key's life, all of it under the lock of its shard:
  *
@@ -15,25 +15,13 @@
  * by giving the pool another runner for it, and touches it no more. Why none is forgotten: DONE is decided under the
  * lock under which tasks are appended.
  *
- * The table is linear hashing (W. Litwin, "Linear Hashing", VLDB 1980) in shards: it grows and shrinks by one bucket at
- * a time, so that no submit pays for a million keys. Rejected: doubling tables (a pause under the lock), liburcu's hash
- * (it resizes on a thread of its own, which must be had, and aborts the process without memory; readers without a lock
- * are of no use here, since every access changes the key). Shards are chosen by the upper bits of the hash, buckets by
- * the lower. Blocks for keys and tasks are of one size, and each shard keeps some that are free.
- *
  * Fairness. While nobody waits for a worker the runner goes on. Else after a burst it submits its successor, which the
  * pool queues behind the others; a pool without a queue lets it wait in line with the other submitters, and stands in
  * for its worker. What the pool does not take now from where nobody can wait (a thread that ends in its task) is
  * submitted again by a timer.
- *
- * The end. Each shard counts its keys and the calls inside of it; CLOSED is a bit of that count, so that entering and
- * closing exclude each other, and the one that brings it to CLOSED and 0 knows that the shard is over. The last shard
- * ends the strand.
  */
-#include <ringpool/strand.h>
+#include "pool/strand.h"
 
-#include "base/alloc.h"
-#include "base/fork.h"
 #include "base/futex.h"
 #include "base/rcu.h"
 #include "pool/completion.h"
@@ -42,87 +30,7 @@
 #include <errno.h>
 #include <limits.h>
 
-#define SHARDS 32U /* a power of two */
-#define SHARD_BITS 5
-#define BURST 16U
-#define SPARES_MOST 64U
-#define BUCKETS_LEAST 8U
-#define SEGMENTS 28 /* of buckets: 8, 8, 16, 32 ...; keys beyond only make the chains longer */
 #define RETRY_NS INT64_C(1000000)
-
-#define HOLDS_CLOSED (UINT64_C(1) << 63)
-
-enum { OPENING, OPEN, DROPPING, DONE };
-enum { ENDED = 1, DEFERRED = 2 };
-enum { COMPLETED, DROPPED, PANICKED, FATES };
-
-struct item {
-    struct item *next;
-    void (*fn)(void *arg);
-    void *arg;
-    void (*dropped)(void *arg, int reason);
-    const char *label;
-    int64_t deadline;
-    struct rp_cq *cq; /* reserved in it; NULL: none */
-    uint64_t user_data;
-};
-
-struct key {
-    struct key *next; /* in the bucket */
-    uint64_t value;
-    struct item *first, **end; /* queued, oldest first */
-    struct shard *shard;
-    struct key *orphan; /* the next one, in the list of orphans */
-    unsigned queued;
-    uint16_t pins; /* openers that have not returned from the pool */
-    uint8_t state;
-    uint8_t priority;
-    uint32_t epoch; /* openings so far: an opener resolves his own only */
-};
-
-union block {
-    struct item item;
-    struct key key;
-    union block *next;
-};
-_Static_assert(sizeof(union block) == 64, "a key, or a task, is one cache line");
-
-/* Under `lock` all but holds, strand and changed. */
-struct shard {
-    alignas(CACHE_APART) struct rp_lock lock;
-    _Atomic uint32_t changed; /* futex: an OPENING was resolved, or a key has room, while `waiting` */
-    _Atomic uint64_t holds;   /* keys, calls inside; HOLDS_CLOSED */
-    struct rp_strand *strand; /* constant */
-    unsigned waiting;         /* for `changed` */
-    unsigned spares, running, keys;
-    union block *spare;
-    unsigned buckets; /* in use */
-    struct key **segment[SEGMENTS];
-    uint64_t queued, submitted, ended[FATES];
-};
-
-struct rp_strand {
-    struct shard shard[SHARDS];
-
-    alignas(CACHE_APART) _Atomic uint64_t queued; /* all shards', where max_queued counts them */
-    _Atomic uint32_t room;                        /* futex: one of them has started, while `blocked` */
-    _Atomic uint32_t blocked;                     /* submitters that wait for `room` */
-
-    alignas(CACHE_APART) struct rp_pool *pool; /* constant from here */
-    unsigned burst, max_queued, max_per_key, generation;
-    int overload, release_policy;
-    struct rp_allocator allocator;
-    struct reactor *reactor;
-    struct rp_strand *next, **link; /* under registry_lock */
-
-    _Atomic uint32_t open_shards; /* not over */
-    _Atomic uint32_t end;         /* futex: ENDED, DEFERRED */
-    _Atomic uint32_t dropping;    /* released, and the policy is to drop */
-    _Atomic uint32_t doomed;      /* destroy has been called */
-    struct rp_lock orphan_lock;
-    struct key *orphans; /* under orphan_lock: runners that the timer submits again */
-    struct timer orphan_timer;
-};
 
 /* A runner at work, on its stack. */
 struct turn {
@@ -137,7 +45,7 @@ static _Thread_local struct turn *turns;
 static void run_key(void *arg);
 static void runner_dropped(void *arg, int reason);
 
-static bool inside(const struct rp_strand *strand)
+bool strand_inside(const struct rp_strand *strand)
 {
     for (const struct turn *turn = turns; turn; turn = turn->outer)
         if (turn->strand == strand)
@@ -145,240 +53,9 @@ static bool inside(const struct rp_strand *strand)
     return false;
 }
 
-static inline bool is_foreign(const struct rp_strand *strand)
-{
-    return strand->generation != fork_generation();
-}
-
-/* --- fork: no child finds a shard between two states ------------------------------------------------------------ */
-
-static struct rp_lock registry_lock;
-static struct rp_strand *registry;
-
-static void before_fork(void)
-{
-    rp_lock_acquire(&registry_lock);
-    for (struct rp_strand *strand = registry; strand; strand = strand->next)
-        for (unsigned i = 0; i < SHARDS; i++)
-            rp_lock_acquire(&strand->shard[i].lock);
-}
-
-static void after_fork(void)
-{
-    for (struct rp_strand *strand = registry; strand; strand = strand->next)
-        for (unsigned i = 0; i < SHARDS; i++)
-            rp_lock_release(&strand->shard[i].lock);
-    rp_lock_release(&registry_lock);
-}
-
-static const struct fork_hooks hooks = {before_fork, after_fork, after_fork};
-
-/* --- blocks ----------------------------------------------------------------------------------------------------- */
-
-static union block *block_get(struct shard *shard)
-{
-    union block *block = shard->spare;
-
-    if (!block)
-        return alloc_zeroed(&shard->strand->allocator, 1, sizeof(*block));
-    shard->spare = block->next;
-    shard->spares--;
-    return block;
-}
-
-static void block_put(struct shard *shard, void *p)
-{
-    union block *block = p;
-
-    if (shard->spares >= SPARES_MOST) {
-        alloc_free(&shard->strand->allocator, block);
-        return;
-    }
-    block->next = shard->spare;
-    shard->spare = block;
-    shard->spares++;
-}
-
-/* --- the table -------------------------------------------------------------------------------------------------- */
-
-/* The finalizer of MurmurHash3 (A. Appleby): keys are often counters or addresses. */
-static uint64_t hash_of(uint64_t key)
-{
-    key = (key ^ key >> 33) * UINT64_C(0xff51afd7ed558ccd);
-    key = (key ^ key >> 33) * UINT64_C(0xc4ceb9fe1a85ec53);
-    return key ^ key >> 33;
-}
-
-static struct shard *shard_of(struct rp_strand *strand, uint64_t key)
-{
-    return &strand->shard[hash_of(key) >> (64 - SHARD_BITS)];
-}
-
-static unsigned highest_power(unsigned n)
-{
-    return 1U << (31 - __builtin_clz(n));
-}
-
-/* Segment 0 holds the first 8 buckets, segment s from 8 << (s - 1) on as many again. */
-static unsigned segment_of(unsigned bucket)
-{
-    return bucket < BUCKETS_LEAST ? 0 : 32U - 3 - (unsigned)__builtin_clz(bucket);
-}
-
-static struct key **bucket_at(struct shard *shard, unsigned bucket)
-{
-    unsigned s = segment_of(bucket);
-
-    return &shard->segment[s][s ? bucket - (BUCKETS_LEAST << (s - 1)) : bucket];
-}
-
-/* The bucket of a hash while n are in use: those that were split this round take one bit more. */
-static unsigned bucket_of(uint64_t hash, unsigned n)
-{
-    unsigned power = highest_power(n);
-    unsigned bucket = (unsigned)hash & (2 * power - 1);
-
-    return bucket < n ? bucket : bucket & (power - 1);
-}
-
-/* Splits one bucket. Without memory the chains stay longer for a while. */
-static void table_grow(struct shard *shard)
-{
-    unsigned new = shard->buckets, s = segment_of(new);
-
-    if (s >= SEGMENTS)
-        return;
-    if (!shard->segment[s])
-        shard->segment[s] = alloc_zeroed(&shard->strand->allocator, BUCKETS_LEAST << (s - 1), sizeof(struct key *));
-    if (!shard->segment[s])
-        return;
-    shard->buckets++;
-    struct key **link = bucket_at(shard, new - highest_power(new)), **to = bucket_at(shard, new);
-    while (*link) {
-        struct key *key = *link;
-        if (bucket_of(hash_of(key->value), shard->buckets) != new) {
-            link = &key->next;
-            continue;
-        }
-        *link = key->next;
-        key->next = *to;
-        *to = key;
-    }
-}
-
-/* Joins the last bucket with the one that it was split from. */
-static void table_shrink(struct shard *shard)
-{
-    unsigned last = --shard->buckets;
-    struct key **from = bucket_at(shard, last), **to = bucket_at(shard, last - highest_power(last));
-
-    while (*to)
-        to = &(*to)->next;
-    *to = *from;
-    *from = NULL;
-    if (last == highest_power(last)) { /* the first of its segment */
-        alloc_free(&shard->strand->allocator, shard->segment[segment_of(last)]);
-        shard->segment[segment_of(last)] = NULL;
-    }
-}
-
-static struct key **table_find(struct shard *shard, uint64_t value)
-{
-    struct key **link = bucket_at(shard, bucket_of(hash_of(value), shard->buckets));
-
-    while (*link && (*link)->value != value)
-        link = &(*link)->next;
-    return link;
-}
-
-static struct key *table_add(struct shard *shard, uint64_t value)
-{
-    struct key *key = (struct key *)block_get(shard);
-
-    if (!key)
-        return NULL;
-    if (++shard->keys > shard->buckets)
-        table_grow(shard);
-    struct key **bucket = bucket_at(shard, bucket_of(hash_of(value), shard->buckets));
-    *key = (struct key){.next = *bucket, .value = value, .shard = shard, .state = DONE};
-    key->end = &key->first;
-    *bucket = key;
-    return key;
-}
-
-static void table_remove(struct shard *shard, struct key *key)
-{
-    struct key **link = table_find(shard, key->value);
-
-    *link = key->next;
-    block_put(shard, key);
-    shard->keys--;
-    for (int i = 0; i < 4 && shard->buckets > BUCKETS_LEAST && shard->keys < shard->buckets / 4; i++)
-        table_shrink(shard);
-}
-
-/* --- entering and ending ---------------------------------------------------------------------------------------- */
-
-static void strand_free(struct rp_strand *strand)
-{
-    struct rp_allocator allocator = strand->allocator;
-
-    rp_lock_acquire(&registry_lock);
-    *strand->link = strand->next;
-    if (strand->next)
-        strand->next->link = strand->link;
-    rp_lock_release(&registry_lock);
-    if (strand->reactor)
-        timer_cancel_wait(&strand->orphan_timer);
-    for (unsigned i = 0; i < SHARDS; i++) {
-        struct shard *shard = &strand->shard[i];
-        while (shard->spare) {
-            union block *block = shard->spare;
-            shard->spare = block->next;
-            alloc_free(&allocator, block);
-        }
-        for (unsigned s = 0; s < SEGMENTS; s++)
-            alloc_free(&allocator, shard->segment[s]);
-    }
-    reactor_put(strand->reactor);
-    alloc_free_aligned(&allocator, strand);
-}
-
-/* A shard is over; with the last one the strand may be gone. */
-static void shard_ended(struct rp_strand *strand)
-{
-    if (sub_seq(&strand->open_shards, 1) != 1)
-        return;
-    if (or_seq(&strand->end, ENDED) & DEFERRED)
-        strand_free(strand);
-    else
-        futex_wake(&strand->end, INT_MAX);
-}
-
-static int shard_enter(struct shard *shard)
-{
-    uint64_t holds = load_relaxed(&shard->holds); /* the CAS orders */
-
-    do
-        if (holds & HOLDS_CLOSED)
-            return -ESHUTDOWN;
-    while (!cas_acq_rel(&shard->holds, &holds, holds + 1));
-    return 0;
-}
-
-/* Gives back a hold, a call's or a key's. The strand may be gone after it. */
-static void shard_leave(struct shard *shard)
-{
-    struct rp_strand *strand = shard->strand;
-
-    if (sub_seq(&shard->holds, 1) == (HOLDS_CLOSED | 1))
-        shard_ended(strand);
-}
-
 /* --- keys under the lock ---------------------------------------------------------------------------------------- */
 
-/* Tells those that wait for a key of the shard. */
-static void shard_changed(struct shard *shard)
+void shard_changed(struct shard *shard)
 {
     if (!shard->waiting)
         return;
@@ -516,7 +193,7 @@ static void key_reopen(struct key *key)
         orphan_add(key);
 }
 
-static void orphans_fire(struct timer *timer)
+void strand_orphans_fire(struct timer *timer)
 {
     struct rp_strand *strand = caa_container_of(timer, struct rp_strand, orphan_timer);
 
@@ -632,7 +309,7 @@ static void turn_loop(struct turn *turn)
 
     while (item_next(turn)) {
         item_run(turn);
-        if (is_foreign(turn->strand))
+        if (strand_is_foreign(turn->strand))
             return; /* the task has forked, and this is the child */
         if (++row < turn->strand->burst)
             continue;
@@ -650,7 +327,7 @@ static void turn_exits(void *arg)
     struct item *item = turn->item;
 
     turns = turn->outer;
-    if (!item || is_foreign(turn->strand))
+    if (!item || strand_is_foreign(turn->strand))
         return;
     if (item->cq)
         cq_post(item->cq, item->user_data, -EFAULT);
@@ -703,7 +380,7 @@ static int shard_wait(struct shard *shard, const struct how *how)
 {
     uint32_t seen = load_seq(&shard->changed); /* changes under the lock */
 
-    if (how->overload != RP_OVERLOAD_BLOCK || inside(shard->strand))
+    if (how->overload != RP_OVERLOAD_BLOCK || strand_inside(shard->strand))
         return -EAGAIN;
     shard->waiting++;
     rp_lock_release(&shard->lock);
@@ -741,7 +418,7 @@ static int room_wait(struct shard *shard, const struct how *how)
 
     if (room_take(strand))
         return 0;
-    if (how->overload != RP_OVERLOAD_BLOCK || inside(strand))
+    if (how->overload != RP_OVERLOAD_BLOCK || strand_inside(strand))
         return -EAGAIN;
     add_seq(&strand->blocked, 1);
     for (;;) {
@@ -866,7 +543,7 @@ static void discard(struct shard *shard, struct item *item)
 
 static int submit_item(struct rp_strand *strand, uint64_t value, struct item *item, const struct how *how)
 {
-    struct shard *shard = shard_of(strand, value);
+    struct shard *shard = &strand->shard[shard_number(value)];
     int rc = shard_enter(shard);
 
     if (rc)
@@ -895,7 +572,7 @@ static int overload_of(const struct rp_strand *strand, int overload)
     return overload >= RP_OVERLOAD_BLOCK && overload <= RP_OVERLOAD_DISCARD_NEWEST ? overload : -ENOTSUP;
 }
 
-static int task_check(const struct rp_task *task)
+static int task_fits(const struct rp_task *task)
 {
     if (!task->fn || (unsigned)task->priority > RP_PRIO_LOW || (unsigned)task->overload > RP_OVERLOAD_CALLER_RUNS ||
         task->deadline < 0 || task->timeout < 0)
@@ -909,9 +586,9 @@ int rp_strand_submit_task(struct rp_strand *strand, uint64_t key, const struct r
 {
     if (!strand || !task)
         return -EINVAL;
-    if (is_foreign(strand))
+    if (strand_is_foreign(strand))
         return -ECHILD;
-    int rc = task_check(task);
+    int rc = task_fits(task);
     if (!rc)
         rc = rcu_attach();
     if (rc)
@@ -944,209 +621,4 @@ int rp_strand_submit_task(struct rp_strand *strand, uint64_t key, const struct r
 int rp_strand_submit(struct rp_strand *strand, uint64_t key, void (*fn)(void *arg), void *arg)
 {
     return rp_strand_submit_task(strand, key, &(struct rp_task){.fn = fn, .arg = arg});
-}
-
-/* --- making, releasing, destroying ------------------------------------------------------------------------------ */
-
-static int options_check(const struct rp_strand_options *options)
-{
-    for (size_t i = 0; i < sizeof(options->reserved) / sizeof(options->reserved[0]); i++)
-        if (options->reserved[i])
-            return -EINVAL;
-    if ((unsigned)options->backend > RP_BACKEND_EPOLL || (unsigned)options->overload > RP_OVERLOAD_CALLER_RUNS ||
-        (unsigned)options->release_policy > RP_RELEASE_DROP)
-        return -EINVAL;
-    return options->overload > RP_OVERLOAD_DISCARD_NEWEST ? -ENOTSUP : 0;
-}
-
-static int shards_init(struct rp_strand *strand)
-{
-    for (unsigned i = 0; i < SHARDS; i++) {
-        struct shard *shard = &strand->shard[i];
-        shard->strand = strand;
-        shard->buckets = BUCKETS_LEAST;
-        shard->segment[0] = alloc_zeroed(&strand->allocator, BUCKETS_LEAST, sizeof(struct key *));
-        if (!shard->segment[0])
-            return -ENOMEM;
-    }
-    return 0;
-}
-
-static void strand_register(struct rp_strand *strand)
-{
-    rp_lock_acquire(&registry_lock);
-    strand->next = registry;
-    strand->link = &registry;
-    if (registry)
-        registry->link = &strand->next;
-    registry = strand;
-    rp_lock_release(&registry_lock);
-}
-
-static int strand_init(struct rp_strand *strand, struct rp_pool *pool, const struct rp_strand_options *options)
-{
-    strand->pool = pool;
-    strand->generation = fork_generation();
-    strand->burst = options->burst ? options->burst : BURST;
-    strand->max_queued = options->max_queued;
-    strand->max_per_key = options->max_per_key;
-    strand->overload = options->overload ? options->overload : RP_OVERLOAD_BLOCK;
-    strand->release_policy = options->release_policy;
-    store_relaxed(&strand->open_shards, SHARDS); /* nobody else knows it yet */
-    strand_register(strand);
-    int rc = reactor_get(&strand->reactor, options->backend, false);
-    if (rc)
-        return rc;
-    timer_init(&strand->orphan_timer, strand->reactor, orphans_fire);
-    return shards_init(strand);
-}
-
-int rp_strand_create(struct rp_strand **out, struct rp_pool *pool, const struct rp_strand_options *options)
-{
-    static const struct rp_strand_options none;
-    struct rp_allocator allocator;
-
-    if (!out)
-        return -EINVAL;
-    *out = NULL;
-    options = options ? options : &none;
-    int rc = pool ? options_check(options) : -EINVAL;
-    if (!rc)
-        rc = alloc_init(&allocator, options->allocator);
-    if (!rc)
-        rc = rcu_attach();
-    if (!rc)
-        rc = fork_register(&hooks);
-    if (rc)
-        return rc;
-    struct rp_strand *strand = alloc_aligned(&allocator, CACHE_APART, sizeof(*strand));
-    if (!strand)
-        return -ENOMEM;
-    strand->allocator = allocator;
-    rc = strand_init(strand, pool, options);
-    if (rc)
-        strand_free(strand);
-    else
-        *out = strand;
-    return rc;
-}
-
-/* Counted as one shard more, so that the strand cannot end under it; nothing if it has ended. */
-static void close_shards(struct rp_strand *strand)
-{
-    uint32_t open = load_seq(&strand->open_shards);
-
-    do
-        if (!open)
-            return;
-    while (!cas_seq(&strand->open_shards, &open, open + 1));
-    for (unsigned i = 0; i < SHARDS; i++) {
-        struct shard *shard = &strand->shard[i];
-        uint64_t before = or_seq(&shard->holds, HOLDS_CLOSED);
-        rp_lock_acquire(&shard->lock);
-        shard_changed(shard);
-        rp_lock_release(&shard->lock);
-        if (before == 0)
-            shard_ended(strand);
-    }
-    add_seq(&strand->room, 1);
-    futex_wake(&strand->room, INT_MAX);
-    shard_ended(strand);
-}
-
-int rp_strand_release(struct rp_strand *strand)
-{
-    if (!strand)
-        return -EINVAL;
-    if (is_foreign(strand))
-        return -ECHILD;
-    if (strand->release_policy == RP_RELEASE_DROP)
-        store_seq(&strand->dropping, 1);
-    close_shards(strand);
-    return 0;
-}
-
-/* 0, or -ETIMEDOUT. */
-static int end_wait(struct rp_strand *strand, int64_t deadline)
-{
-    bool task = rp_blocking_begin() != -EPERM;
-    uint32_t end;
-    int rc = 0;
-
-    while (!((end = load_seq(&strand->end)) & ENDED) && rc != -ETIMEDOUT)
-        rc = futex_wait(&strand->end, end, deadline);
-    if (task)
-        rp_blocking_end();
-    return end & ENDED ? 0 : -ETIMEDOUT;
-}
-
-int rp_strand_release_until(struct rp_strand *strand, int64_t deadline)
-{
-    if (deadline < 0)
-        return -EINVAL;
-    int rc = rp_strand_release(strand);
-    if (rc)
-        return rc;
-    return inside(strand) ? -EDEADLK : end_wait(strand, deadline);
-}
-
-int rp_strand_snapshot(struct rp_strand *strand, struct rp_strand_snapshot *out)
-{
-    if (!strand || !out)
-        return -EINVAL;
-    if (is_foreign(strand))
-        return -ECHILD;
-    *out = (struct rp_strand_snapshot){0};
-    for (unsigned i = 0; i < SHARDS; i++) {
-        struct shard *shard = &strand->shard[i];
-        rp_lock_acquire(&shard->lock);
-        out->submitted += shard->submitted;
-        out->completed += shard->ended[COMPLETED];
-        out->dropped += shard->ended[DROPPED];
-        out->panicked += shard->ended[PANICKED];
-        out->queued += shard->queued;
-        out->running += shard->running;
-        out->keys += shard->keys;
-        rp_lock_release(&shard->lock);
-    }
-    return 0;
-}
-
-/* In a forked child: what is queued goes with the rest, its functions are the parent's to call. */
-static void keys_free(struct shard *shard)
-{
-    for (unsigned i = 0; i < shard->buckets; i++)
-        while (*bucket_at(shard, i)) {
-            struct key *key = *bucket_at(shard, i);
-            for (struct item *item; (item = key->first);) {
-                key->first = item->next;
-                alloc_free(&shard->strand->allocator, item);
-            }
-            *bucket_at(shard, i) = key->next;
-            alloc_free(&shard->strand->allocator, key);
-        }
-}
-
-int rp_strand_destroy(struct rp_strand *strand)
-{
-    if (!strand)
-        return -EINVAL;
-    if (is_foreign(strand)) {
-        for (unsigned i = 0; i < SHARDS; i++)
-            keys_free(&strand->shard[i]);
-        strand_free(strand);
-        return 0;
-    }
-    if (exchange_seq(&strand->doomed, 1))
-        return -EALREADY;
-    bool within = inside(strand);
-    rp_strand_release(strand);
-    if (within) {
-        if (or_seq(&strand->end, DEFERRED) & ENDED)
-            strand_free(strand);
-        return 0;
-    }
-    end_wait(strand, 0);
-    strand_free(strand);
-    return 0;
 }
