@@ -1,25 +1,11 @@
 /*
- * Completion queues through the public door: tasks that name one in struct rp_task. Skipped, with the reason, while the
- * pool refuses such tasks.
+ * Completion queues through the public door: tasks that name one in struct rp_task.
  */
 #include <ringpool/completion.h>
 
 #include "life.h"
 
-static void skip_unless_tasks_have_queues(struct rp_pool *pool, struct rp_cq *cq)
-{
-    _Atomic uint32_t ran = 0;
-    struct rp_completion out;
-    struct rp_task probe = {.fn = count_task, .arg = (void *)&ran, .cq = cq};
-    int rc = rp_pool_submit_task(pool, &probe);
-
-    if (rc == -ENOTSUP)
-        cr_skip_test("the pool does not take tasks with a completion queue in this version");
-    cr_assert_eq(rc, 0);
-    cr_assert_eq(rp_cq_wait(cq, &out, 1, 1, rp_after(PATIENCE)), 1);
-}
-
-/* A pool and a queue, or a skip. */
+/* A pool and a queue. */
 struct stage {
     struct rp_pool *pool;
     struct rp_cq *cq;
@@ -31,7 +17,6 @@ static void stage_set(struct stage *stage, unsigned capacity, struct rp_pool_opt
     options.log_level = RP_LOG_NONE;
     stage->pool = pool_make(capacity, &options);
     cr_assert_eq(rp_cq_create(&stage->cq, &(struct rp_cq_options){.entries = 4}), 0);
-    skip_unless_tasks_have_queues(stage->pool, stage->cq);
 }
 
 static void stage_strike(struct stage *stage)

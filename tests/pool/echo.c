@@ -48,26 +48,12 @@ static uint64_t data_of(struct connection *connection, unsigned event)
     return (uintptr_t)connection | event;
 }
 
-static void capitals_and_post(void *arg)
-{
-    struct connection *connection = arg;
-
-    capitals(connection);
-    cq_post(connection->cq, data_of(connection, ON_WORK), 0);
-}
-
-/* With a completion queue in the task; by hand while the pool does not know that. */
 static void work_start(struct server *server, struct connection *connection)
 {
     struct rp_task task = {
         .fn = capitals, .arg = connection, .cq = server->cq, .user_data = data_of(connection, ON_WORK)};
-    int rc = rp_pool_submit_task(server->pool, &task);
 
-    if (rc == -ENOTSUP) {
-        cr_assert_eq(cq_reserve(server->cq), 0);
-        rc = rp_pool_submit(server->pool, capitals_and_post, connection);
-    }
-    cr_assert_eq(rc, 0);
+    cr_assert_eq(rp_pool_submit_task(server->pool, &task), 0);
 }
 
 /* --- the loop --------------------------------------------------------------------------------------------------- */
