@@ -12,6 +12,7 @@
 #include "pool/future.h"
 
 #include "base/alloc.h"
+#include "base/rcu.h"
 
 #include <errno.h>
 #include <ringpool/pool.h>
@@ -114,10 +115,17 @@ bool retry_again(struct rp_future *future)
     return again;
 }
 
-/* Whoever disarms the timer has its hold; the end gives it up. */
+/*
+ * Whoever disarms the timer has its hold; the end gives it up. It may post a completion, for which a thread of the user's
+ * must be known to RCU: where there is no memory for that the timer goes off at once instead, and the reactor ends it.
+ */
 void retry_cancelled(struct rp_future *future)
 {
-    if (timer_cancel(&future->retry->timer))
+    if (!timer_cancel(&future->retry->timer))
+        return;
+    if (rcu_attach())
+        timer_arm(&future->retry->timer, rp_now());
+    else
         future->job.ops->end(&future->job, -ECANCELED);
 }
 

@@ -4,6 +4,7 @@
  */
 #include "core.h"
 
+#include "ring/bell.h"
 #include "ring/reactor.h"
 
 #include <errno.h>
@@ -23,8 +24,11 @@ static struct reactor reactors[REACTORS];
 static const struct site post_site = {"reactor", 0, "reactor_post", ""}, arm_site = {"reactor", 0, "timer_arm", ""},
                          cancel_site = {"reactor", 0, "timer_cancel", ""}, fire_site = {"reactor", 0, "fire", ""};
 
+static void bells_reset(void);
+
 void reactors_reset(void)
 {
+    bells_reset();
     memset(reactors, 0, sizeof(reactors));
 }
 
@@ -46,6 +50,19 @@ static void unlink_timer(struct timer *timer)
     timer->state = IDLE;
 }
 
+static void link_timer(struct timer *timer, int64_t due)
+{
+    struct reactor *reactor = timer->reactor;
+
+    timer->due = due;
+    timer->state = ARMED;
+    timer->next = reactor->timers;
+    timer->link = &reactor->timers;
+    if (timer->next)
+        timer->next->link = &timer->next;
+    reactor->timers = timer;
+}
+
 /* Something was added: the coroutine looks again. */
 static void notify(struct reactor *reactor)
 {
@@ -56,6 +73,11 @@ static void notify(struct reactor *reactor)
 static void fire(struct reactor *reactor, struct timer *timer)
 {
     unlink_timer(timer);
+    if (timer->interval > 0) { /* for the next time first, as the real one does */
+        int64_t skipped = (model.now - timer->due) / timer->interval;
+        timer->skipped += (uint64_t)skipped;
+        link_timer(timer, timer->due + (skipped + 1) * timer->interval);
+    }
     reactor->firing = timer;
     trace("a timer fires");
     step(&fire_site);
@@ -161,35 +183,55 @@ void timer_init(struct timer *timer, struct reactor *reactor, void (*fire_)(stru
     *timer = (struct timer){.reactor = reactor, .fire = fire_, .state = IDLE};
 }
 
-void timer_arm(struct timer *timer, int64_t due)
+static void arm(struct timer *timer, int64_t due, int64_t interval)
 {
-    struct reactor *reactor = timer->reactor;
-
     step(&arm_site);
     memory_check(timer);
     flush_all(model.current);
     if (timer->state == ARMED)
         unlink_timer(timer);
-    timer->due = due;
-    timer->state = ARMED;
-    timer->next = reactor->timers;
-    timer->link = &reactor->timers;
-    if (timer->next)
-        timer->next->link = &timer->next;
-    reactor->timers = timer;
+    timer->interval = interval;
+    timer->skipped = 0;
+    link_timer(timer, due);
     trace("arms a timer for %+lld ns", (long long)(due - model.now));
-    notify(reactor);
+    notify(timer->reactor);
+}
+
+void timer_arm(struct timer *timer, int64_t due)
+{
+    arm(timer, due, 0);
+}
+
+void timer_arm_periodic(struct timer *timer, int64_t due, int64_t interval)
+{
+    arm(timer, due, interval);
+}
+
+uint64_t timer_skipped(const struct timer *timer)
+{
+    memory_check(timer);
+    return timer->skipped;
+}
+
+unsigned timer_disarm(struct timer *timer)
+{
+    unsigned found = 0;
+
+    step(&cancel_site);
+    memory_check(timer);
+    flush_all(model.current);
+    if (timer->reactor->firing == timer)
+        found |= TIMER_FIRES;
+    if (timer->state == ARMED) {
+        unlink_timer(timer);
+        found |= TIMER_ARMED;
+    }
+    return found;
 }
 
 bool timer_cancel(struct timer *timer)
 {
-    step(&cancel_site);
-    memory_check(timer);
-    flush_all(model.current);
-    if (timer->state != ARMED)
-        return false;
-    unlink_timer(timer);
-    return true;
+    return timer_disarm(timer) & TIMER_ARMED;
 }
 
 bool timer_cancel_wait(struct timer *timer)
@@ -213,4 +255,82 @@ void reactor_post(struct reactor *reactor, struct work *work)
     *reactor->work_end = work;
     reactor->work_end = &work->next;
     notify(reactor);
+}
+
+/* The model has no rings: queues in a user's ring are told by their tests. */
+bool reactor_sends(const struct reactor *reactor)
+{
+    (void)reactor;
+    return false;
+}
+
+int reactor_send(struct reactor *reactor, int ring_fd, const struct ring_message *messages, unsigned n)
+{
+    (void)reactor;
+    (void)ring_fd;
+    (void)messages;
+    (void)n;
+    return -EOPNOTSUPP;
+}
+
+/* --- bells ------------------------------------------------------------------------------------------------------ */
+
+enum { BELLS = 4, FIRST_BELL = 1000 };
+
+static struct {
+    bool open, sounds;
+} bells[BELLS];
+static const struct site bell_site = {"bell", 0, "bell", ""};
+
+static void bells_reset(void)
+{
+    memset(bells, 0, sizeof(bells));
+}
+
+int bell_open(void)
+{
+    for (int i = 0; i < BELLS; i++)
+        if (!bells[i].open) {
+            bells[i].open = true;
+            return FIRST_BELL + i;
+        }
+    return -EMFILE;
+}
+
+static unsigned bell_index(int bell)
+{
+    unsigned i = (unsigned)(bell - FIRST_BELL);
+
+    step(&bell_site);
+    flush_all(model.current);
+    must(i < BELLS && bells[i].open, "bell %d is not open", bell);
+    return i;
+}
+
+void bell_ring(int bell)
+{
+    unsigned i = bell_index(bell);
+
+    trace("rings bell %d", bell);
+    bells[i].sounds = true;
+    wake_on(&bells[i], COROUTINES, 0);
+}
+
+void bell_drain(int bell)
+{
+    bells[bell_index(bell)].sounds = false;
+}
+
+void bell_close(int bell)
+{
+    if (bell >= 0)
+        bells[bell_index(bell)].open = false;
+}
+
+void bell_wait(int bell, int64_t deadline)
+{
+    unsigned i = bell_index(bell);
+
+    if (!bells[i].sounds)
+        block(&bells[i], "a bell", deadline == FOREVER ? 0 : deadline);
 }
