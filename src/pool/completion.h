@@ -81,6 +81,7 @@ struct rp_cq {
     int64_t spin_most_ns;                  /* k */
     uint32_t begun;                        /* C: rings of the descriptor that others have begun */
     bool sounding;                         /* C: the descriptor is readable, or about to be */
+    bool late;                             /* C: one of those rings may be of no use, see quieten in delivery.c */
     int fd;                                /* C makes it; -1: none */
     bool fd_wanted;                        /* C: by rp_cq_fd */
     bool polled;                           /* C: the user's ring polls the descriptor, or did */

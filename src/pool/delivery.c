@@ -274,13 +274,32 @@ void delivery_disarm(struct rp_cq *cq)
         was_told(cq);
 }
 
-/* Makes the descriptor unreadable. Rings that are under way may sound again: then it is left to the next call. */
+/*
+ * Makes the descriptor unreadable. Who is about to ring, for a completion that was taken long ago, may have rung already
+ * or will do so yet: nobody can tell. So it counts as silent for whoever wants it to sound, and as late, to be made silent
+ * once more, until all that were told have rung.
+ */
 static void quieten(struct rp_cq *cq)
 {
-    bool over = load_acquire(&cq->rang) == cq->begun; /* [rang] */
-
+    cq->late = load_acquire(&cq->rang) != cq->begun; /* [rang] */
     bell_drain(cq->fd);
-    cq->sounding = !over;
+    cq->sounding = false;
+}
+
+/* Whether what was armed before is armed still, also after the descriptor was made silent. */
+static bool still_armed(struct rp_cq *cq)
+{
+    if (load_seq(&cq->wake) != cq->armed)
+        return false;
+    if (!cq->sounding && !cq->late)
+        return true;
+    quieten(cq);
+    if (load_seq(&cq->wake) == cq->armed)
+        return true;
+    was_told(cq); /* and its ring may be the one that was silenced */
+    cq->sounding = false;
+    cq->late = true;
+    return false;
 }
 
 /* Completions stay behind: the descriptor says so, a ring does not, as its owner was given all that he asked for. */
@@ -295,8 +314,8 @@ static void sound(struct rp_cq *cq)
 unsigned delivery_arm(struct rp_cq *cq, struct rp_completion *out, unsigned n, unsigned max)
 {
     while (cq->signals) {
-        if (cq->armed && load_seq(&cq->wake) == cq->armed)
-            return n; /* from before; posters that find it there ring */
+        if (cq->armed && still_armed(cq))
+            return n; /* posters that find it there ring */
         if (cq->armed)
             was_told(cq);
         if (n < max)
@@ -307,7 +326,7 @@ unsigned delivery_arm(struct rp_cq *cq, struct rp_completion *out, unsigned n, u
             sound(cq);
             return n;
         }
-        if (cq->sounding)
+        if (cq->sounding || cq->late)
             quieten(cq);
         uint64_t none = 0;
         if (!cas_seq(&cq->wake, &none, cq->signals))
