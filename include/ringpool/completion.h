@@ -106,9 +106,9 @@ RP_API int rp_cq_seen(struct rp_cq *cq, unsigned n);
 
 /*
  * Parts the queue from the user's ring, to which nothing is sent after this has returned. What was not delivered stays
- * in the queue, as what comes later, and is had from rp_cq_wait. Returns the most CQEs of this queue that may still be
- * found in the ring (RP_CQ_POLL: its poll request, which can be removed by its tag, ends with one as every request
- * does). To be called before io_uring_queue_exit, and before the owner of a ring with IORING_SETUP_DEFER_TASKRUN ends:
+ * in the queue, as what comes later, and is had from rp_cq_wait. Returns the most CQEs of this queue that may still come to
+ * the ring, beside those that are there (RP_CQ_POLL: its poll request, which can be removed by its tag, ends with one as
+ * every request does). To be called before io_uring_queue_exit, and before the owner of a ring with IORING_SETUP_DEFER_TASKRUN ends:
  * messages to that one vanish silently. Waits for messages under way. Without a ring, or detached before: 0.
  * -EDEADLK: on the reactor's own thread (a timer's callback); -EBUSY as rp_cq_wait.
  */

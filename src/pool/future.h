@@ -138,13 +138,10 @@ int future_wait(struct rp_future *future, int64_t deadline);
 /* Runs what it depends on, or it, if that has not started and the caller is a worker of its pool. true: it did. */
 bool future_help(struct rp_future *future);
 
-/* What a thread that is inside a task waits for: `n` futures, any of them; or all members of a group. */
-struct want {
-    struct rp_future *const *futures;
-    unsigned n;
-    struct rp_group *group;
-};
+/* The first of the chain of sources that it continues, or it itself; held. */
+struct rp_future *future_root(struct rp_future *future);
 
+struct want; /* see knot.h */
 /*
  * Sleeps while each of the words is as expected, unless that would be for ever: 0, -ETIMEDOUT, -EDEADLK, -ENOMEM. Wakes
  * without cause are 0. Lets the pool run one more worker meanwhile.
@@ -158,8 +155,8 @@ void group_member_started(struct rp_future *future);
 void group_member_ended(struct rp_future *future);
 void group_unref(struct rp_group *group);
 struct rp_ctx *group_context(const struct rp_group *group);
-/* Whether a running member satisfies `test`. */
-bool group_any_running(struct rp_group *group, bool (*test)(struct rp_future *member, void *arg), void *arg);
+/* Whether a member that has not ended satisfies `test`. */
+bool group_any_member(struct rp_group *group, bool (*test)(struct rp_future *member, void *arg), void *arg);
 
 /* fn has returned: whether it is tried again, and then it goes on with the caller's reference. */
 bool retry_again(struct rp_future *future);

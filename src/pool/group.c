@@ -3,13 +3,13 @@
  *
  * `word` counts the members that have not ended, and the owner, in steps of 2; its lowest bit says that somebody sleeps
  * on it. The members stand on two lists: `queued`, from which a waiting worker takes one to run, and which a cancel ends;
- * and `running`, which a deadlock is looked for in.
+ * and `running`. A deadlock is looked for in both.
  *
  * The group watches its own context, and ends its queued members when that ends. The watch holds the group, the group
  * its context: the knot is cut when the count reaches zero, after the owner and the last member.
  */
 #include "base/alloc.h"
-#include "pool/future.h"
+#include "pool/knot.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -137,17 +137,20 @@ static void context_ended(struct watch *watch, int reason)
     group_unref(group);
 }
 
-bool group_any_running(struct rp_group *group, bool (*test)(struct rp_future *member, void *arg), void *arg)
+static bool any_of(struct cds_list_head *list, bool (*test)(struct rp_future *member, void *arg), void *arg)
 {
     struct rp_future *future;
-    bool found = false;
 
+    cds_list_for_each_entry (future, list, member)
+        if (test(future, arg))
+            return true;
+    return false;
+}
+
+bool group_any_member(struct rp_group *group, bool (*test)(struct rp_future *member, void *arg), void *arg)
+{
     rp_lock_acquire(&group->lock);
-    cds_list_for_each_entry (future, &group->running, member)
-        if (test(future, arg)) {
-            found = true;
-            break;
-        }
+    bool found = any_of(&group->running, test, arg) || any_of(&group->queued, test, arg);
     rp_lock_release(&group->lock);
     return found;
 }

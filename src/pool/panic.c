@@ -68,15 +68,22 @@ static bool frame_flies(const struct frame *frame)
     return frame->kind == FRAME_WORKER ? frame->phase != FRAME_IDLE : frame->counted;
 }
 
-unsigned frame_held(const struct pool *pool)
+unsigned frames_held(const struct frame *frames, const struct pool *pool)
 {
     unsigned n = 0;
+    bool worker = false;
 
-    if (!worker_self(pool))
-        return 0;
-    for (const struct frame *frame = current; frame; frame = frame->outer)
-        n += frame->pool == pool && frame_flies(frame);
-    return n ? n : 1; /* in a hook */
+    for (const struct frame *frame = frames; frame; frame = frame->outer)
+        if (frame->pool == pool) {
+            n += frame_flies(frame);
+            worker |= frame->worker != NULL;
+        }
+    return !worker ? 0 : n ? n : 1; /* in a hook */
+}
+
+unsigned frame_held(const struct pool *pool)
+{
+    return frames_held(current, pool);
 }
 
 unsigned frame_excuse(struct pool *pool)

@@ -289,6 +289,8 @@ bool frame_run(struct pool *pool, struct worker *worker, const struct entry *ent
 void frame_drop(struct pool *pool, const struct entry *entry, int reason, bool flight);
 /* The tasks of the pool in flight on this thread's stack, at least 1 on a worker of the pool, else 0. */
 unsigned frame_held(const struct pool *pool);
+/* The same for the frames of another thread, which sleeps; `frames` is the innermost. */
+unsigned frames_held(const struct frame *frames, const struct pool *pool);
 /* Marks the tasks in flight on this thread that no outer ender has marked, and returns how many; takes n marks back. */
 unsigned frame_excuse(struct pool *pool);
 void frame_unexcuse(struct pool *pool, unsigned n);
@@ -312,7 +314,10 @@ void room_signal(struct pool *pool);
 void room_wake_all(struct pool *pool);
 /* The target may have shrunk to the number of workers that block here. */
 void room_target_changed(struct pool *pool);
-/* A worker of the pool sleeps in a wait, and makes no room meanwhile; what the first returned is for the second. */
+/*
+ * A worker of the pool sleeps in a wait, where it makes no room, and has had its chance of a stand-in; what the first
+ * returned is for the second.
+ */
 unsigned room_sleep(struct pool *pool);
 void room_wake(struct pool *pool, unsigned held);
 static inline unsigned room_blocked(const struct pool *pool)

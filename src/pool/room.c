@@ -26,13 +26,15 @@
  *
  * Workers of the pool may stand here too. The room is stuck when nobody is left to make any: all workers that may live
  * stand here, or every task in flight is on the stack of one that does (several may be on one stack, where a task
- * helps). Whoever stands inside a stuck room is granted one more worker (within max_extra), and beyond that -EDEADLK
- * tells. It becomes stuck when a worker joins, which then looks itself; when the target shrinks, which calls all that
- * stand inside (room_target_changed); or when a task ends and leaves more in flight than the limit: the head that is
- * called for that looks, and calls them.
+ * helps). Whoever stands inside a stuck room is granted one more worker, within max_extra. Beyond that it sleeps if
+ * somebody inside may yet go on, as one that waits there for a future that runs elsewhere, and else hears -EDEADLK: that
+ * is looked for before each sleep inside a task, over all pools (knot.c). The room becomes stuck when a worker joins,
+ * which then looks itself; when the target shrinks, which calls all that stand inside (room_target_changed); or when a
+ * task ends and leaves more in flight than the limit: the head that is called for that looks, and calls them.
  */
 #include "base/futex.h"
 #include "pool/context.h"
+#include "pool/knot.h"
 #include "pool/pool.h"
 
 #include <errno.h>
@@ -143,7 +145,6 @@ unsigned room_sleep(struct pool *pool)
     pool->room.inside++;
     pool->room.held += held;
     rp_lock_release(&pool->room.lock);
-    room_target_changed(pool); /* it may have been the last one to make room */
     return held;
 }
 
@@ -226,18 +227,24 @@ int room_soon(struct pool *pool, unsigned class, uint64_t *position)
     return pool->spin_ns ? look_around(pool, class, true, position) : -EAGAIN;
 }
 
+/* One more worker stands in, and the room for its task is the head's. false: as many do as may. */
+static bool waiter_grant(struct pool *pool, struct waiter *me)
+{
+    if (!extra_grant(pool))
+        return false;
+    me->granted++;
+    room_signal(pool);
+    return true;
+}
+
 /* One look of a waiter: the claim's result, -EAGAIN to sleep on. */
 static int waiter_try(struct pool *pool, struct waiter *me, unsigned class, uint64_t *position)
 {
     bool called = load_acquire(&me->word) == CALLED;
 
     store_relaxed(&me->word, LOOKING); /* H2: a call that this undoes is answered by the look below */
-    while (me->held && stuck(pool)) {
-        if (!extra_grant(pool))
-            return -EDEADLK;
-        me->granted++;
-        room_signal(pool); /* the new room is the head's */
-    }
+    while (me->held && stuck(pool) && waiter_grant(pool, me))
+        ;
     if (!load_acquire(&me->head))
         return runq_closed(&pool->runq) ? -ESHUTDOWN : -EAGAIN;
     int rc = -EAGAIN;
@@ -253,7 +260,7 @@ static int waiter_try(struct pool *pool, struct waiter *me, unsigned class, uint
 }
 
 /* H5. -ETIMEDOUT at `until`. */
-static int waiter_sleep(struct waiter *me, int64_t until)
+static int word_sleep(struct waiter *me, int64_t until)
 {
     uint32_t word = LOOKING;
 
@@ -263,6 +270,24 @@ static int waiter_sleep(struct waiter *me, int64_t until)
         if (futex_wait(&me->word, SLEEPING, until) == -ETIMEDOUT)
             return -ETIMEDOUT;
     return 0;
+}
+
+/* Inside a task not if nobody could ever call it: -EDEADLK. `full`: it has to look again soon in any case. */
+static int waiter_sleep(struct pool *pool, struct waiter *me, int64_t until, bool full)
+{
+    const struct want want = {.room = pool};
+    struct sleeper sleeper;
+
+    if (!frame_current() || full)
+        return word_sleep(me, until);
+    int rc = knot_join(&sleeper, &want, until);
+    if (!rc) {
+        rc = word_sleep(me, until);
+        knot_leave(&sleeper);
+    }
+    if (rc == -EBUSY)
+        rc = waiter_grant(pool, me) ? 0 : -EDEADLK;
+    return rc;
 }
 
 /* Under the lock of the context's tree, which taking the watch off takes as well: the waiter is still there. */
@@ -286,23 +311,23 @@ int room_claim(struct pool *pool, unsigned class, int64_t deadline, struct rp_ct
     if (ctx)
         ctx_watch(ctx, &me.watch); /* has it ended, the look below finds that */
     while ((rc = waiter_try(pool, &me, class, position)) == -EAGAIN || rc == -EBUSY) {
-        if (ctx && ctx_err(ctx)) { /* after the word was reset: H2 */
-            rc = ctx_err(ctx);
-            break;
-        }
+        bool full = rc == -EBUSY; /* the ring, of tasks whose workers are being made: nobody signals that */
         int64_t until = deadline;
 
-        if (rc == -EBUSY) { /* the ring is full of tasks whose workers are being made: nobody signals that */
+        if (ctx && (rc = ctx_err(ctx))) /* after the word was reset: H2 */
+            break;
+        if (full) {
             int64_t again = rp_after(pause);
             if (!until || again < until)
                 until = again;
             if (pause < 10000000)
                 pause *= 2;
         }
-        if (waiter_sleep(&me, until) == -ETIMEDOUT && deadline && rp_now() >= deadline) {
-            rc = -ETIMEDOUT;
+        rc = waiter_sleep(pool, &me, until, full);
+        if (rc == -ETIMEDOUT && deadline && rp_now() >= deadline)
             break;
-        }
+        if (rc && rc != -ETIMEDOUT)
+            break;
     }
     if (ctx)
         ctx_unwatch(ctx, &me.watch);

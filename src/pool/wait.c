@@ -22,20 +22,12 @@
  * helper is preempted. X may itself have been claimed beside the queue, or cancelled: whoever takes it finds that out.
  *
  * SLEEPING. A worker that sleeps lets the pool have one more (extra.c), because what it waits for may need one.
- *
- * DEADLOCK. Threads inside tasks publish what they sleep for, under one lock of the process, which only these slow paths
- * take, and before they sleep look whether that can ever come. Assume that all published sleepers are stuck; then free,
- * until nothing changes, each that waits for something which is done, runs on a thread that is not (or no longer)
- * taken for stuck, or is queued at a pool that has more workers than stuck sleepers. If the caller remains, it is
- * part of a knot, and the wait is -EDEADLK. The last one to close a knot always sees it whole: an edge appears only by a
- * publication, and a thread's claims come before its sleep. Threads outside of tasks need not publish: nobody
- * waits for what they run.
+ * DEADLOCK. See knot.c.
  */
 #include "base/alloc.h"
 #include "base/cpu.h"
-#include "base/fork.h"
 #include "base/futex.h"
-#include "pool/future.h"
+#include "pool/knot.h"
 #include "pool/then.h"
 
 #include <errno.h>
@@ -154,7 +146,7 @@ static struct rp_future *source_of(struct rp_future *future)
 }
 
 /* The first of the chain that the future continues, held. */
-static struct rp_future *root_of(struct rp_future *future)
+struct rp_future *future_root(struct rp_future *future)
 {
     struct rp_future *source;
 
@@ -170,142 +162,10 @@ bool future_help(struct rp_future *future)
 {
     if (!frame_current())
         return false;
-    struct rp_future *root = root_of(future);
+    struct rp_future *root = future_root(future);
     bool ran = future_run_here(root, true, root != future);
     future_unref(root);
     return ran;
-}
-
-/* --- who sleeps for what ---------------------------------------------------------------------------------------- */
-
-struct sleeper {
-    struct cds_list_head node;
-    const void *thread;
-    const struct pool *pool; /* whose worker it is; compared only */
-    const struct want *want;
-    bool freed; /* during a look: not taken for stuck */
-};
-
-static struct rp_lock sleepers_lock;
-static CDS_LIST_HEAD(sleepers);
-
-static void fork_prepare(void)
-{
-    rp_lock_acquire(&sleepers_lock);
-}
-
-static void fork_parent(void)
-{
-    rp_lock_release(&sleepers_lock);
-}
-
-static void fork_child(void)
-{
-    CDS_INIT_LIST_HEAD(&sleepers); /* the threads are not here */
-    rp_lock_release(&sleepers_lock);
-}
-
-static const struct fork_hooks hooks = {fork_prepare, fork_parent, fork_child};
-
-static bool thread_stuck_locked(const void *thread)
-{
-    struct sleeper *sleeper;
-
-    cds_list_for_each_entry (sleeper, &sleepers, node)
-        if (sleeper->thread == thread)
-            return !sleeper->freed;
-    return false;
-}
-
-static bool pool_stuck_locked(const struct rp_pool *handle)
-{
-    struct pool *pool;
-    struct sleeper *sleeper;
-    unsigned stuck = 0;
-
-    if (pool_enter(handle, &pool))
-        return false; /* destroyed: it drops what is queued */
-    unsigned target = load_seq(&pool->target);
-    pool_exit();
-    cds_list_for_each_entry (sleeper, &sleepers, node)
-        stuck += sleeper->pool == pool && !sleeper->freed;
-    return stuck >= target;
-}
-
-static bool future_stuck_locked(struct rp_future *future)
-{
-    struct rp_future *root = root_of(future);
-    uint32_t word = load_acquire(&root->word);
-    const void *runner = load_acquire(&root->runner); /* [runner]; NULL: claimed just now */
-    bool stuck = false;
-
-    if (word & FUTURE_DONE)
-        stuck = false;
-    else if (word & FUTURE_RUNNING)
-        stuck = runner && thread_stuck_locked(runner);
-    else if (word & FUTURE_QUEUED)
-        stuck = pool_stuck_locked(root->pool);
-    future_unref(root);
-    return stuck;
-}
-
-static bool member_stuck_locked(struct rp_future *member, void *arg)
-{
-    (void)arg;
-    return future_stuck_locked(member);
-}
-
-static bool want_stuck_locked(const struct want *want)
-{
-    if (want->group)
-        return group_any_running(want->group, member_stuck_locked, NULL);
-    for (unsigned i = 0; i < want->n; i++)
-        if (!future_stuck_locked(want->futures[i]))
-            return false;
-    return true;
-}
-
-/* Frees sleepers until nothing changes; most looks end with the first line. */
-static bool stuck_locked(struct sleeper *me)
-{
-    struct sleeper *sleeper;
-    bool changed;
-
-    cds_list_for_each_entry (sleeper, &sleepers, node)
-        sleeper->freed = false;
-    do {
-        if (!want_stuck_locked(me->want))
-            return false;
-        changed = false;
-        cds_list_for_each_entry (sleeper, &sleepers, node) {
-            if (sleeper == me || sleeper->freed || want_stuck_locked(sleeper->want))
-                continue;
-            sleeper->freed = changed = true;
-        }
-    } while (changed);
-    return true;
-}
-
-static int sleeper_join(struct sleeper *me)
-{
-    int rc = fork_register(&hooks);
-
-    if (rc)
-        return rc;
-    rp_lock_acquire(&sleepers_lock);
-    cds_list_add_tail(&me->node, &sleepers);
-    rc = stuck_locked(me) ? -EDEADLK : 0;
-    if (rc)
-        cds_list_del(&me->node);
-    rp_lock_release(&sleepers_lock);
-    return rc;
-}
-
-static void sleeper_leave(struct sleeper *me)
-{
-    rp_lock_acquire(&sleepers_lock);
-    cds_list_del(&me->node);
-    rp_lock_release(&sleepers_lock);
 }
 
 /* --- sleeping --------------------------------------------------------------------------------------------------- */
@@ -331,19 +191,21 @@ int wait_sleep(const struct want *want, struct futex_expected *words, unsigned n
     if (!frame_current())
         return words_sleep(words, n, deadline);
     struct pool *pool = worker_pool();
-    struct sleeper me = {.thread = thread_self(), .pool = pool, .want = want};
-    bool extra = pool && extra_grant(pool);
-    int rc = sleeper_join(&me);
+    struct sleeper me;
+    unsigned extras = pool && extra_grant(pool);
+    int rc;
+    while ((rc = knot_join(&me, want, deadline)) == -EBUSY && pool && extra_grant(pool))
+        extras++;
     if (!rc) {
         unsigned held = pool ? room_sleep(pool) : 0;
         rc = words_sleep(words, n, deadline);
         if (pool)
             room_wake(pool, held);
-        sleeper_leave(&me);
+        knot_leave(&me);
     }
-    if (extra)
+    for (; extras; extras--)
         extra_return(pool);
-    return rc;
+    return rc == -EBUSY ? -EDEADLK : rc;
 }
 
 /* One CPU: nobody makes progress while we look. Asked once; a process that is moved later spins in vain, or sleeps. */
