@@ -56,7 +56,7 @@ struct rp_task {
     struct rp_ctx *ctx; /* held until the task has ended; once it ends, submit returns -ECANCELED or -ETIMEDOUT, also
                            when it blocks, and a queued task is dropped with that when the queue gets to it. Inside
                            the task rp_ctx_current() is it. -ECHILD: made before a fork. NULL: none */
-    struct rp_cq *cq;   /* gets one completion when the task has ended: 0, or -EFAULT (panic), -ETIMEDOUT (timeout), or the
+    struct rp_cq *cq;   /* gets one completion when the task has ended: 0, -EFAULT (panic), -ETIMEDOUT (timeout), or the
                            reason for which it was dropped. None if submit fails; that may be for the queue: -EAGAIN (its
                            limit), -ENOMEM, -ESHUTDOWN (destroyed), -ECHILD. NULL: none */
     uint64_t user_data; /* in the completion; without cq it is ignored */

@@ -212,49 +212,67 @@ static uint64_t settle(struct rp_cq *cq, unsigned taken)
 {
     uint64_t left = sub_acq_rel(&cq->owed, taken) - taken;
 
-    if (likely(left || cq->oldest == cq->at))
+    if (likely(left || cq->oldest == cq->place.at) || load_seq(&cq->leaving))
         return left;
     struct cells *used = cq->oldest;
     rp_lock_acquire(&structure_lock);
-    cq->oldest = cq->at;
+    cq->oldest = cq->place.at;
     rp_lock_release(&structure_lock);
-    cells_free(cq, used, cq->at);
+    cells_free(cq, used, cq->place.at);
     return left;
 }
 
 /* Goes on to the next generation if this one is used up. */
-static inline bool generation_ended(struct rp_cq *cq)
+static inline bool generation_ended(struct place *place)
 {
-    if (likely(cq->head != load_seq(&cq->at->final))) /* [final] */
+    if (likely(place->head != load_seq(&place->at->final))) /* [final] */
         return false;
-    cq->at = cq->at->next;
-    cq->head = 0;
+    *place = (struct place){.at = place->at->next};
     return true;
+}
+
+/* Whether the completion at a place, which this brings to its generation, is there. Sequentially consistent. */
+static bool ready_at(struct place *place)
+{
+    do
+        if (word_is_of(load_seq(&place->at->cell[place->head & place->at->mask].word), place->head)) /* [publish] */
+            return true;
+    while (generation_ended(place));
+    return false;
 }
 
 bool cq_ready(struct rp_cq *cq)
 {
-    do
-        if (word_is_of(load_seq(&cq->at->cell[cq->head & cq->at->mask].word), cq->head)) /* [publish] */
-            return true;
-    while (generation_ended(cq));
-    return false;
+    return ready_at(&cq->place);
+}
+
+bool cq_pump_left(struct rp_cq *cq)
+{
+    struct place place = cq->place;
+    uint64_t none = 0;
+
+    add_seq(&cq->leaving, 1); /* before the pump is anybody's, who would free the cells that are looked at here */
+    cas_seq(&cq->wake, &none, WAKE_PUMP);
+    bool ready = ready_at(&place);
+    sub_seq(&cq->leaving, 1);
+    return !ready;
 }
 
 /* Takes without settling. */
 static unsigned collect(struct rp_cq *cq, struct rp_completion *out, unsigned max)
 {
+    struct place *place = &cq->place;
     unsigned n = 0;
 
     while (n < max) {
-        struct cell *cell = &cq->at->cell[cq->head & cq->at->mask];
+        struct cell *cell = &place->at->cell[place->head & place->at->mask];
         uint64_t word = load_acquire(&cell->word); /* [publish] */
-        if (word_is_of(word, cq->head)) {
+        if (word_is_of(word, place->head)) {
             if (out)
                 out[n] = (struct rp_completion){.user_data = cell->user_data, .result = (int)(uint32_t)word};
             n++;
-            cq->head++;
-        } else if (!generation_ended(cq)) {
+            place->head++;
+        } else if (!generation_ended(place)) {
             break;
         }
     }
@@ -272,8 +290,9 @@ unsigned cq_take(struct rp_cq *cq, struct rp_completion *out, unsigned max)
 
 bool cq_peek(struct rp_cq *cq, unsigned i, struct rp_completion *out)
 {
-    uint64_t ticket = cq->head + i;
-    struct cell *cell = &cq->at->cell[ticket & cq->at->mask];
+    uint64_t ticket = cq->place.head + i;
+    struct cells *at = cq->place.at;
+    struct cell *cell = &at->cell[ticket & at->mask];
     uint64_t word = load_acquire(&cell->word); /* [publish] */
 
     if (!word_is_of(word, ticket))
@@ -284,7 +303,7 @@ bool cq_peek(struct rp_cq *cq, unsigned i, struct rp_completion *out)
 
 void cq_drop_head(struct rp_cq *cq, unsigned n)
 {
-    cq->head += n;
+    cq->place.head += n;
     settle(cq, n);
 }
 
@@ -415,8 +434,8 @@ void cq_leave(struct rp_cq *cq)
 /* Looks around for up to `need` completions before it sleeps; longer where that has paid before. */
 static bool spin(struct rp_cq *cq, unsigned need, int64_t deadline)
 {
-    struct cells *at = cq->at;
-    uint64_t last = cq->head + (need <= at->mask ? need - 1 : at->mask);
+    struct cells *at = cq->place.at;
+    uint64_t last = cq->place.head + (need <= at->mask ? need - 1 : at->mask);
 
     if (!cq->spin_most_ns)
         return false;
@@ -439,12 +458,12 @@ static bool spin(struct rp_cq *cq, unsigned need, int64_t deadline)
 /* Puts the word into wake, which is 0, and looks again. Whether to sleep. */
 static bool fall_asleep(struct rp_cq *cq, unsigned need, uint64_t *word)
 {
-    uint64_t last = cq->head + need, none = 0;
+    uint64_t last = cq->place.head + need, none = 0;
 
     *word = last << WAKE_SHIFT | WAKE_FUTEX;
     if (!cas_seq(&cq->wake, &none, *word) || load_seq(&cq->dying)) /* [dying] */
         return false;
-    if (load_seq(&cq->at->tail) < last) /* open, and the last of them has no ticket yet */
+    if (load_seq(&cq->place.at->tail) < last) /* open, and the last of them has no ticket yet */
         return true;
     uint64_t any = WAKE_FUTEX;
     if (!cas_seq(&cq->wake, word, any))
@@ -539,7 +558,7 @@ static int cq_init(struct rp_cq *cq, const struct rp_cq_options *options)
     if (!cells)
         return -ENOMEM;
     store_relaxed(&cq->cells, cells); /* nobody else knows the queue yet */
-    cq->at = cq->oldest = cells;
+    cq->place.at = cq->oldest = cells;
     return options->ring ? delivery_open(cq, options) : 0;
 }
 

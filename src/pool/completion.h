@@ -48,6 +48,12 @@ struct cells {
     alignas(CACHE_APART) struct cell cell[];
 };
 
+/* A completion's: the generation, and its ticket there. */
+struct place {
+    struct cells *at;
+    uint64_t head;
+};
+
 #define CELLS_CLOSED (UINT64_C(1) << 63)
 #define OWED_CLOSED (UINT64_C(1) << 63)
 #define RINGING_AWAITED (UINT32_C(1) << 31)
@@ -72,24 +78,23 @@ struct rp_cq {
 
     alignas(CACHE_APART) _Atomic uint64_t owed; /* reserved and not taken; OWED_CLOSED: destroyed */
 
-    alignas(CACHE_APART) struct cells *at; /* C */
-    uint64_t head;                         /* C: next ticket to take, in `at` */
-    struct cells *oldest;                  /* C: those from here to `at` are used up */
-    uint64_t armed;                        /* C: what C has put into `wake` for the time that it is away; 0: nothing */
-    uint64_t signals;                      /* C: WAKE_FD, WAKE_RING: what is wanted while C is away */
-    int64_t spin_ns;                       /* C: how long to look around before a sleep */
-    int64_t spin_most_ns;                  /* k */
-    uint32_t begun;                        /* C: rings of the descriptor that others have begun */
-    bool sounding;                         /* C: the descriptor is readable, or about to be */
-    bool late;                             /* C: one of those rings may be of no use, see quieten in delivery.c */
-    int fd;                                /* C makes it; -1: none */
-    bool fd_wanted;                        /* C: by rp_cq_fd */
-    bool polled;                           /* C: the user's ring polls the descriptor, or did */
-    uint64_t tag;                          /* k */
-    unsigned credits_most;                 /* k */
-    int delivery;                          /* k: RP_CQ_SEND, ... */
-    int ring_fd;                           /* a copy of the ring's; -1: none */
-    struct io_uring *ring;                 /* until detach */
+    alignas(CACHE_APART) struct place place; /* C: of the next completion to take */
+    struct cells *oldest;                    /* C: those from here to place.at are used up */
+    uint64_t armed;        /* C: what C has put into `wake` for the time that it is away; 0: nothing */
+    uint64_t signals;      /* C: WAKE_FD, WAKE_RING: what is wanted while C is away */
+    int64_t spin_ns;       /* C: how long to look around before a sleep */
+    int64_t spin_most_ns;  /* k */
+    uint32_t begun;        /* C: rings of the descriptor that others have begun */
+    bool sounding;         /* C: the descriptor is readable, or about to be */
+    bool late;             /* C: one of those rings may be of no use, see quieten in delivery.c */
+    int fd;                /* C makes it; -1: none */
+    bool fd_wanted;        /* C: by rp_cq_fd */
+    bool polled;           /* C: the user's ring polls the descriptor, or did */
+    uint64_t tag;          /* k */
+    unsigned credits_most; /* k */
+    int delivery;          /* k: RP_CQ_SEND, ... */
+    int ring_fd;           /* a copy of the ring's; -1: none */
+    struct io_uring *ring; /* until detach */
 
     alignas(CACHE_APART) _Atomic uint32_t rung; /* futex: rings of C's sleep */
     _Atomic uint32_t rang;                      /* rings of the descriptor that are over */
@@ -99,6 +104,7 @@ struct rp_cq {
     _Atomic uint32_t attached;                  /* to a ring */
     _Atomic uint32_t credits;
     _Atomic uint32_t starved;  /* who pumped has left for want of credits */
+    _Atomic uint32_t leaving;  /* who pumped, and look once more: no generation is freed meanwhile */
     _Atomic uint32_t deferred; /* the work or the timer below is under way */
     _Atomic uint32_t refused;  /* by the ring, for good: the errno */
     _Atomic int64_t pause_ns;  /* before the next attempt */
@@ -115,6 +121,8 @@ struct rp_cq {
 
 /* Whether the next completion is there; sequentially consistent. C. */
 bool cq_ready(struct rp_cq *cq);
+/* Gives the pump up by WAKE_PUMP, then looks again, without it: false if a completion is there. C until the call. */
+bool cq_pump_left(struct rp_cq *cq);
 /* The i-th completion from the head on, if it is there and in the same generation. C. */
 bool cq_peek(struct rp_cq *cq, unsigned i, struct rp_completion *out);
 /* Takes n completions that were peeked at. C. */

@@ -151,10 +151,9 @@ static void send_doorbell(struct rp_cq *cq)
 /* Leaves the pump, for want of completions. false: some have come, and the pump is still the caller's. */
 static bool leave_dry(struct rp_cq *cq)
 {
-    uint64_t none = 0, pump = WAKE_PUMP;
+    uint64_t pump = WAKE_PUMP;
 
-    cas_seq(&cq->wake, &none, WAKE_PUMP);
-    if (load_seq(&cq->attached) && !cq_ready(cq))
+    if (cq_pump_left(cq) && load_seq(&cq->attached))
         return true;
     return !cas_seq(&cq->wake, &pump, 0); /* fails: a poster has it now */
 }
