@@ -16,7 +16,10 @@ COMMON='-std=gnu11 -D_GNU_SOURCE -Iinclude -Isrc -Itools -Ibench -Itests'
 # Other people's headers as such (-isystem), so that findings in them are not ours.
 flags_of() { # file
     others=
-    case $1 in bench/peers/*) others="-fopenmp $(pkg-config --cflags glib-2.0 libuv 2>/dev/null || :)" ;; esac
+    case $1 in
+    bench/peers/*) others="-fopenmp $(pkg-config --cflags glib-2.0 libuv 2>/dev/null || :)" ;;
+    tests/model/*) others='-include tests/model/override.h -Itests/model' ;; # as model.mk does
+    esac
     echo "$COMMON $(echo "$EXTRA $others" | sed 's|-I */|-isystem /|g')"
 }
 

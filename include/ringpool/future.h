@@ -109,6 +109,7 @@ RP_API void rp_future_detach(struct rp_future *future);
  *   static int sum_get_until(struct rp_future *future, struct out **out, int64_t deadline);
  * so that no pointer is cast where it is used.
  */
+/* NOLINTBEGIN(bugprone-macro-parentheses): a type cannot stand in parentheses */
 #define RP_FUTURE_TYPE(name, in_type, out_type, function)                                                              \
     static inline int name##_call_(void *in_, void **out_)                                                             \
     {                                                                                                                  \
@@ -128,6 +129,7 @@ RP_API void rp_future_detach(struct rp_future *future);
         *out_ = (out_type *)value_;                                                                                    \
         return rc_;                                                                                                    \
     }
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 #ifdef __cplusplus
 }

@@ -175,7 +175,7 @@ static int options_check(const struct rp_ctx_options *o)
 {
     static const uint64_t none[sizeof(o->reserved) / sizeof(o->reserved[0])];
 
-    return o->deadline < 0 || memcmp(o->reserved, none, sizeof(none)) ? -EINVAL : 0;
+    return o->deadline < 0 || memcmp(o->reserved, none, sizeof(none)) != 0 ? -EINVAL : 0;
 }
 
 /* A timer is needed only for a deadline that no ancestor's timer comes before. */

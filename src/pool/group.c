@@ -161,7 +161,7 @@ static int options_check(const struct rp_group_options *o)
 {
     static const uint64_t none[sizeof(o->reserved) / sizeof(o->reserved[0])];
 
-    return o->deadline < 0 || memcmp(o->reserved, none, sizeof(none)) ? -EINVAL : 0;
+    return o->deadline < 0 || memcmp(o->reserved, none, sizeof(none)) != 0 ? -EINVAL : 0;
 }
 
 static int group_alloc(struct rp_pool *handle, struct rp_group **out)

@@ -40,8 +40,8 @@ struct job {
 };
 
 /* The fn and the dropped of a job's entry. */
-void job_run(void *job);
-void job_dropped(void *job, int reason);
+void job_run(void *arg);
+void job_dropped(void *arg, int reason);
 
 static inline struct job *entry_job(const struct entry *entry)
 {
@@ -78,7 +78,7 @@ int job_from_task(const struct rp_pool *handle, const struct rp_task *task, stru
 void job_discard(struct entry *entry);
 
 /* Submits a job's entry as a task: what submit returns. Of `task`: priority, overload, deadline, ctx. May block. */
-int pool_submit_job(struct rp_pool *handle, const struct entry *entry, const struct rp_task *task);
+int pool_submit_job(struct rp_pool *pool, const struct entry *entry, const struct rp_task *task);
 
 /* The context that what the caller's task submits goes below; NULL: none. */
 struct rp_ctx *ctx_inherited(void);

@@ -89,7 +89,7 @@ static void table_grow(struct shard *shard)
     if (s >= SEGMENTS)
         return;
     if (!shard->segment[s])
-        shard->segment[s] = alloc_zeroed(shard->allocator, BUCKETS_LEAST << (s - 1), sizeof(struct key *));
+        shard->segment[s] = alloc_zeroed(shard->allocator, new, sizeof(struct key *)); /* as many again */
     if (!shard->segment[s])
         return;
     shard->buckets++;

@@ -78,7 +78,7 @@ void table_clear(struct shard *shard);
 
 /* All of these under the shard's lock. A block is not zeroed; NULL: no memory. */
 union block *block_get(struct shard *shard);
-void block_put(struct shard *shard, void *block);
+void block_put(struct shard *shard, void *p);
 /* The link that points to the key, or to NULL. */
 struct key **table_find(struct shard *shard, uint64_t value);
 /* A new key, DONE and without tasks; NULL: no memory. */

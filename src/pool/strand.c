@@ -512,10 +512,10 @@ static int submit_locked(struct shard *shard, uint64_t value, const struct item 
 {
     struct key *key = NULL;
     int rc = key_get(shard, value, how, &key);
-    bool was_there = key && (key->state != DONE || key->pins || key->first);
 
     if (rc)
         return rc;
+    bool was_there = key->state != DONE || key->pins || key->first;
     union block *block = block_get(shard);
     if (!block) {
         if (!was_there)

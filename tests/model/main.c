@@ -97,7 +97,7 @@ static void run_share(const struct options *o, unsigned job)
 static int run_all(const struct options *o)
 {
     double begin = seconds_now();
-    pid_t pids[64];
+    pid_t pids[64] = {0};
     int failed = -1; /* the process that met a violation */
     uint64_t schedules = 0, steps = 0;
 

@@ -19,7 +19,7 @@ enum rmw { EXCHANGE, ADD, SUB, OR, AND };
 
 uint64_t model_load(const volatile void *p, unsigned size, enum order order, const struct site *site);
 void model_store(volatile void *p, unsigned size, uint64_t value, enum order order, const struct site *site);
-uint64_t model_rmw(volatile void *p, unsigned size, enum rmw how, uint64_t value, enum order order,
+uint64_t model_rmw(volatile void *p, unsigned size, enum rmw how, uint64_t operand, enum order order,
                    const struct site *site);
 bool model_cas(volatile void *p, unsigned size, uint64_t *expected, uint64_t value, enum order order,
                const struct site *site);

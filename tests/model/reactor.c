@@ -327,10 +327,10 @@ void bell_close(int bell)
         bells[bell_index(bell)].open = false;
 }
 
-void bell_wait(int bell, int64_t deadline)
+void bell_wait(int fd, int64_t deadline)
 {
-    unsigned i = bell_index(bell);
+    unsigned i = bell_index(fd);
 
     if (!bells[i].sounds)
-        block(&bells[i], "a bell", deadline == FOREVER ? 0 : deadline);
+        block(&bells[i], "a fd", deadline == FOREVER ? 0 : deadline);
 }
