@@ -143,10 +143,10 @@ static void submit_next(struct job *job)
     job_submit(job + 1);
 }
 
-/* Workers that block in submit are stood in for: their tasks' tasks run, or they are told. */
+/* Workers that block in submit are stood in for: their tasks' tasks run; told is only one who finds no stand-in left. */
 static void blocked_inside(void)
 {
-    unsigned extra = 1 + choose(2);
+    unsigned extra = 1 + choose(3); /* three of the tasks submit: with three stand-ins nobody need be told */
 
     open_pool(1 + choose(2), &(struct rp_pool_options){.queue_depth = choose(2), .max_extra = extra});
     for (int i = 0; i < 6; i++)
@@ -156,7 +156,8 @@ static void blocked_inside(void)
     actors_join();
     settle(false);
     for (int i = 0; i < 6; i++)
-        must(ledger.job[i].rc == 0 || (i % 2 && ledger.job[i].rc == -EDEADLK), "job %d: %d", i, ledger.job[i].rc);
+        must(ledger.job[i].rc == 0 || (i % 2 && extra < 3 && ledger.job[i].rc == -EDEADLK),
+             "job %d with %u stand-ins: %d", i, extra, ledger.job[i].rc);
     all_done();
     close_pool();
 }
