@@ -12,28 +12,30 @@
 #include <errno.h>
 #include <sched.h>
 
+static void ring_destroy(const struct rp_allocator *allocator, struct ring *ring)
+{
+    if (!ring)
+        return;
+    alloc_free_aligned(allocator, ring->slots);
+    alloc_free_aligned(allocator, ring->extras);
+    alloc_free_aligned(allocator, ring);
+}
+
 static struct ring *ring_create(const struct rp_allocator *allocator, uint64_t size)
 {
     struct ring *ring = alloc_aligned(allocator, CACHE_APART, sizeof(*ring));
     if (!ring)
         return NULL;
-    ring->slots = alloc_aligned(allocator, alignof(struct slot), size * sizeof(struct slot));
-    if (!ring->slots) {
-        alloc_free_aligned(allocator, ring);
+    ring->slots = alloc_aligned(allocator, CACHE_APART, size * sizeof(struct slot));
+    ring->extras = alloc_aligned(allocator, CACHE_APART, size * sizeof(struct extras));
+    if (!ring->slots || !ring->extras) {
+        ring_destroy(allocator, ring);
         return NULL;
     }
     ring->mask = size - 1;
     for (uint64_t i = 0; i < size; i++)
         store_relaxed(&ring->slots[i].sequence, i); /* published with the ring */
     return ring;
-}
-
-static void ring_destroy(const struct rp_allocator *allocator, struct ring *ring)
-{
-    if (!ring)
-        return;
-    alloc_free_aligned(allocator, ring->slots);
-    alloc_free_aligned(allocator, ring);
 }
 
 int runq_init(struct runq *q, const struct rp_allocator *allocator, unsigned capacity, unsigned depth)
@@ -219,14 +221,13 @@ void runq_publish(struct runq *q, unsigned class, uint64_t position, const struc
 
     position &= POSITION_MASK;
     slot_await(slot, position);
-    if (entry->plain) {
-        slot->entry.fn = entry->fn;
-        slot->entry.arg = entry->arg;
-        slot->entry.cpu = entry->cpu;
-        slot->entry.plain = 1;
-    } else {
-        slot->entry = *entry;
-    }
+    slot->fn = entry->fn;
+    slot->arg = entry->arg;
+    slot->cpu = entry->cpu;
+    slot->plain = entry->plain;
+    if (!entry->plain)
+        ring->extras[position & ring->mask] = (struct extras){
+            .dropped = entry->dropped, .label = entry->label, .deadline = entry->deadline, .timeout = entry->timeout};
     uint64_t published = (position + 1) & POSITION_MASK;
     if (last)
         store_seq(&slot->sequence, published); /* [publish] pairs with the load in ring_take; and see idle.h */
@@ -234,24 +235,30 @@ void runq_publish(struct runq *q, unsigned class, uint64_t position, const struc
         store_release(&slot->sequence, published); /* [publish] */
 }
 
+static void extras_take(const struct extras *extras, struct entry *out)
+{
+    out->dropped = extras->dropped;
+    out->label = extras->label;
+    out->deadline = extras->deadline;
+    out->timeout = extras->timeout;
+}
+
 static bool ring_take(struct ring *ring, struct entry *out)
 {
     uint64_t head = load_relaxed(&ring->head); /* validated by the CAS */
 
     for (;;) {
-        struct slot *slot = slot_at(ring, head);
-        int64_t distance = ahead(load_acquire(&slot->sequence), head + 1); /* [publish] */
+        uint64_t at = head;
+        struct slot *slot = slot_at(ring, at);
+        int64_t distance = ahead(load_acquire(&slot->sequence), at + 1); /* [publish] */
 
         if (distance == 0) {
-            if (!cas_seq(&ring->head, &head, (head + 1) & POSITION_MASK))
+            if (!cas_seq(&ring->head, &head, (at + 1) & POSITION_MASK))
                 continue;
-            if (slot->entry.plain) {
-                *out = (struct entry){.fn = slot->entry.fn, .arg = slot->entry.arg, .cpu = slot->entry.cpu, .plain = 1};
-            } else {
-                *out = slot->entry;
-            }
-            store_release(&slot->sequence,
-                          (head + ring->mask + 1) & POSITION_MASK); /* [vacate] pairs with slots_free */
+            *out = (struct entry){.fn = slot->fn, .arg = slot->arg, .cpu = slot->cpu, .plain = slot->plain};
+            if (!out->plain)
+                extras_take(&ring->extras[at & ring->mask], out);
+            store_release(&slot->sequence, (at + ring->mask + 1) & POSITION_MASK); /* [vacate] pairs with slots_free */
             return true;
         }
         uint64_t now = load_relaxed(&ring->head);

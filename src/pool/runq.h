@@ -56,19 +56,32 @@ struct entry {
 };
 
 /*
- * One cache line. `sequence` is p when the slot is free for position p, p + 1 when position p is published in it, and
- * p + size when its consumer has released it. The entry belongs to the claimer of p until it stores p + 1 [publish],
- * then to the worker that claims p at the head until it stores p + size [vacate].
+ * Half a cache line, for a stream of tasks costs what its lines cost to move between CPUs. `sequence` is p when the slot
+ * is free for position p, p + 1 when position p is published in it, and p + size when its consumer has released it. The
+ * rest, and the extras of the same index, belong to the claimer of p until it stores p + 1 [publish], then to the worker
+ * that claims p at the head until it stores p + size [vacate].
  */
 struct slot {
-    alignas(64) _Atomic uint64_t sequence;
-    struct entry entry;
+    alignas(32) _Atomic uint64_t sequence;
+    void (*fn)(void *arg);
+    void *arg;
+    int cpu;
+    uint32_t plain;
 };
-_Static_assert(sizeof(struct slot) == 64, "a slot is one cache line");
+_Static_assert(sizeof(struct slot) == 32, "two slots are one cache line");
+
+/* What few tasks have: kept apart, so that the others never touch it. */
+struct extras {
+    void (*dropped)(void *arg, int reason);
+    const char *label;
+    int64_t deadline;
+    int64_t timeout;
+};
 
 struct ring {
     uint64_t mask; /* size - 1; constant */
     struct slot *slots;
+    struct extras *extras;                      /* one for each slot */
     struct rp_lock claim_lock;                  /* side classes: from the look at the ring's room to the claim */
     alignas(CACHE_APART) _Atomic uint64_t head; /* next position to take; workers, by CAS */
     alignas(CACHE_APART) _Atomic uint64_t tail; /* next position to claim; side classes only, under claim_lock */

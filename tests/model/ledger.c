@@ -46,12 +46,22 @@ struct job *job_new(void)
     return &ledger.job[ledger.jobs++];
 }
 
+/* Another one for each job. */
+static const char *job_label(const struct job *job)
+{
+    static const char labels[JOBS];
+
+    return &labels[job - ledger.job];
+}
+
 static void job_run(void *arg)
 {
     struct job *job = arg;
+    const char *label = frame_current()->label; /* none, if it was submitted without the rest of a task */
 
     trace("job %d runs", (int)(job - ledger.job));
     must(!job->runs && !job->drops, "job %d runs twice or after it was dropped", (int)(job - ledger.job));
+    must(!label || label == job_label(job), "job %d has the label of another", (int)(job - ledger.job));
     job->runs++;
     if (++ledger.running > ledger.most)
         ledger.most = ledger.running;
@@ -86,6 +96,7 @@ static struct rp_task task_of(struct job *job)
         .fn = job_run,
         .arg = job,
         .dropped = job_dropped,
+        .label = job_label(job),
         .priority = job->priority,
         .overload = job->overload,
         .deadline = job->deadline,
