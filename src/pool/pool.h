@@ -63,6 +63,15 @@ struct frame {
     char reason[PANIC_REASON];
 };
 
+/* What a worker has seen while it looked for work: search.c. */
+struct search {
+    bool streaming;    /* tasks gathered when it last let them */
+    unsigned looks;    /* since it last let them gather */
+    unsigned patience; /* after so many looks it tries again */
+    unsigned hasty;    /* sleeps in a row that were ended at once */
+    int64_t gather_ns; /* for how long it lets them gather */
+};
+
 /*
  * A worker's descriptor: made with its stack and kept in the cache after its thread has ended.
  * Legend: o its own thread, w whoever wakes it, r read by scans under RCU, l under the pool's lock, t the reactor.
@@ -82,6 +91,7 @@ struct worker {
     _Atomic uint64_t tasks;                      /* o: tasks that returned; r */
     unsigned turn;                               /* o: for runq_take */
     int submitter_cpu;                           /* o: of its last task */
+    struct search search;                        /* o */
     bool born_searching;                         /* set before its thread starts */
     bool enlisted;                               /* o: counted in alive */
     bool begun;                                  /* o: it got as far as its loop */
@@ -275,6 +285,17 @@ void task_drop(struct pool *pool, const struct entry *entry, int reason);
 int task_check(struct pool *pool, struct entry *entry);
 /* Ends one queued task on the calling thread: runs it, or drops it for `drop` if that is not 0. false: none was ready. */
 bool pool_help(struct pool *pool, int drop);
+
+/* --- search.c: a worker without work looks around ------------------------------------------------------------------ */
+
+void search_init(struct search *search);
+/*
+ * Waits a little, by the rules there: true: there may be a task. *searching is whether the worker is counted as searching,
+ * before and after.
+ */
+bool search_for_work(struct worker *worker, bool *searching);
+/* Its sleep has ended. */
+void search_parked(struct worker *worker);
 
 /* --- panic.c: tasks that do not return ---------------------------------------------------------------------------- */
 

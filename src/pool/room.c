@@ -38,8 +38,11 @@
 #include "pool/pool.h"
 
 #include <errno.h>
+#include <sched.h>
 
 #define OVERTAKES 1024
+#define REST_YIELD 16U
+#define REST_MOST 64U
 
 enum { LOOKING, SLEEPING, CALLED };
 
@@ -198,12 +201,29 @@ static void waiter_leave(struct pool *pool, struct waiter *me)
         room_signal(pool);
 }
 
+/*
+ * Where much is in flight it pays to wait until more than one has ended, away from the words that the workers write, and
+ * off the CPU if they want it.
+ */
+static void rest(struct pool *pool)
+{
+    unsigned turns = load_relaxed(&pool->runq.limit) / 16; /* a hint */
+
+    if (turns > REST_MOST)
+        turns = REST_MOST;
+    if (turns >= REST_YIELD)
+        sched_yield();
+    while (turns--)
+        cpu_relax();
+}
+
 /* Looks for room for a short while. The claim's result, -EAGAIN if there was none. */
 static int look_around(struct pool *pool, unsigned class, bool newcomer, uint64_t *position)
 {
     int64_t until = 0;
 
     for (;;) {
+        rest(pool);
         for (int i = 0; i < 16; i++) {
             if (newcomer && runq_gate_shut(&pool->runq))
                 return -EAGAIN;

@@ -1,11 +1,5 @@
 /*
- * A worker: takes tasks, runs them, waits for more, leaves.
- *
- * Without work it first looks around for a short while, because a task that comes within microseconds is had without
- * a system call on either side. Three rules bound that (measured; see bench/RESULTS.md):
- *   one searcher: it announces itself in the idle word, so that submitters wake nobody else, and only one may;
- *   lazy: where no worker is parked and none may be made there is nothing to announce, and it just looks;
- *   same CPU: it never looks around on the CPU of the thread that submitted last: that one could not run.
+ * A worker: takes tasks, runs them, waits for more (search.c, idle.h), leaves.
  */
 #include "base/cpu.h"
 #include "base/futex.h"
@@ -19,10 +13,6 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
-
-#define SPIN_FEW_NS 20000
-#define SPIN_MANY_NS 5000
-#define FEW_WORKERS 16
 
 /* --- one task --------------------------------------------------------------------------------------------------- */
 
@@ -217,38 +207,7 @@ bool pool_help(struct pool *pool, int drop)
     return true;
 }
 
-/* --- looking for work ------------------------------------------------------------------------------------------- */
-
-static bool look_around(struct pool *pool)
-{
-    int64_t span = load_relaxed(&pool->target) <= FEW_WORKERS ? SPIN_FEW_NS : SPIN_MANY_NS;
-    int64_t until = rp_now() + span;
-
-    do {
-        for (int i = 0; i < 16; i++) {
-            if (runq_ready(&pool->runq))
-                return true;
-            cpu_relax();
-        }
-    } while (rp_now() < until);
-    return false;
-}
-
-/* Waits a little by the rules above; *searching is whether the worker is counted as searching, before and after. */
-static bool worker_search(struct worker *worker, bool *searching)
-{
-    struct pool *pool = worker->pool;
-
-    if (worker->submitter_cpu >= 0 && worker->submitter_cpu == cpu_current())
-        return false;
-    if (!*searching) {
-        uint64_t word = load_relaxed(&pool->idle.word); /* a hint */
-        bool lazy = !idle_top(word) && load_relaxed(&pool->alive) >= load_relaxed(&pool->target);
-        if (!lazy && !(*searching = idle_search_begin(pool)))
-            return false;
-    }
-    return look_around(pool);
-}
+/* --- the end of a shift, or of the worker ----------------------------------------------------------------------------- */
 
 /*
  * Leaves, if more than `floor` live or all is over: gives up its place in `alive`, then looks at the queue (see
@@ -304,7 +263,7 @@ static void worker_loop(struct worker *worker, bool searching)
                 return;
             continue;
         }
-        if (worker_search(worker, &searching))
+        if (search_for_work(worker, &searching))
             continue;
         store_release(&worker->state, RP_WORKER_IDLE);
         store_relaxed(&worker->label, NULL);
@@ -315,6 +274,7 @@ static void worker_loop(struct worker *worker, bool searching)
                 return;
         } else {
             uint32_t call = idle_park(pool, worker, searching);
+            search_parked(worker);
             unsigned floor = call == PARK_SURPLUS ? load_seq(&pool->target) : pool->min_workers;
             searching = call == PARK_NOTIFIED;
             if (!searching && worker_leave(worker, floor, &searching))
@@ -444,6 +404,7 @@ void *worker_main(void *arg)
     struct pool *pool = worker->pool;
 
     worker->submitter_cpu = -1;
+    search_init(&worker->search);
     worker->begun = worker->started = worker->panicked = worker->holds = false;
     frame_push(&worker->frame, pool, worker);
     int rc;

@@ -1,0 +1,119 @@
+/*
+ * Search: what a worker without work does before it parks.
+ *
+ * It looks around for a short while, because a task that comes within microseconds is had without a system call on
+ * either side. Five rules bound that (measured; see bench/RESULTS.md). None of them is part of the parking protocol:
+ * whatever is seen or not seen here, idle_park looks again.
+ *   one searcher: it announces itself in the idle word, so that submitters wake nobody else, and only one may;
+ *   lazy: where no worker is parked and none may be made there is nothing to announce, and it just looks;
+ *   same CPU: it never looks around on the CPU of the thread that submitted last: that one could not run;
+ *   gather: whoever takes each task the moment it is published works in its submitter's very cache lines, and slows it to
+ *     a fifth. So where tasks come in a stream it lets some gather before it looks. Whether they do it finds out by
+ *     trying, more and more seldom while it is in vain: a round trip must not pay for it;
+ *   yield: who was called again and again as soon as it slept, and for nothing, since others take what comes, stays the
+ *     one searcher for a few turns of the CPU instead: each of those calls cost the submitter a system call.
+ */
+#include "base/cpu.h"
+#include "pool/pool.h"
+
+#include <sched.h>
+
+#define FEW_WORKERS 16
+#define LOOK_FEW_NS 20000
+#define LOOK_MANY_NS 5000
+
+#define GATHER_LEAST_NS 1000
+#define GATHER_MOST_NS 5000
+#define STREAM_LEAST 8    /* so many gathered are a stream */
+#define STREAM_ENOUGH 128 /* and with so many the two are far enough apart */
+#define PATIENCE_LEAST 32U
+#define PATIENCE_MOST 256U
+
+#define HASTY_NS 20000
+#define HASTY_MANY 4
+#define YIELDS 4
+
+void search_init(struct search *search)
+{
+    *search = (struct search){.patience = PATIENCE_LEAST, .gather_ns = GATHER_LEAST_NS};
+}
+
+void search_parked(struct worker *worker)
+{
+    bool hasty = rp_now() - load_relaxed(&worker->parked_at) < HASTY_NS; /* own word */
+
+    worker->search.hasty = hasty ? worker->search.hasty + 1 : 0;
+}
+
+static void wait_ns(int64_t span)
+{
+    int64_t until = rp_now() + span;
+
+    do
+        for (int i = 0; i < 8; i++)
+            cpu_relax();
+    while (rp_now() < until);
+}
+
+static void let_gather(struct pool *pool, struct search *search)
+{
+    if (!search->streaming && ++search->looks < search->patience)
+        return;
+    wait_ns(search->gather_ns);
+    unsigned gathered = runq_queued(&pool->runq);
+
+    search->looks = 0;
+    search->streaming = gathered >= STREAM_LEAST;
+    if (!search->streaming) {
+        search->patience = search->patience < PATIENCE_MOST ? 2 * search->patience : PATIENCE_MOST;
+        search->gather_ns = GATHER_LEAST_NS;
+        return;
+    }
+    search->patience = PATIENCE_LEAST;
+    if (gathered < STREAM_ENOUGH && search->gather_ns < GATHER_MOST_NS)
+        search->gather_ns += GATHER_LEAST_NS;
+}
+
+static bool look_around(struct pool *pool)
+{
+    int64_t span = load_relaxed(&pool->target) <= FEW_WORKERS ? LOOK_FEW_NS : LOOK_MANY_NS;
+    int64_t until = rp_now() + span;
+
+    do {
+        for (int i = 0; i < 16; i++) {
+            if (runq_ready(&pool->runq))
+                return true;
+            cpu_relax();
+        }
+    } while (rp_now() < until);
+    return false;
+}
+
+static bool yield_around(struct pool *pool)
+{
+    for (int i = 0; i < YIELDS; i++) {
+        sched_yield();
+        if (runq_ready(&pool->runq))
+            return true;
+    }
+    return false;
+}
+
+bool search_for_work(struct worker *worker, bool *searching)
+{
+    struct pool *pool = worker->pool;
+    bool same_cpu = worker->submitter_cpu >= 0 && worker->submitter_cpu == cpu_current();
+
+    if (same_cpu && worker->search.hasty < HASTY_MANY)
+        return false;
+    if (!*searching) {
+        uint64_t word = load_relaxed(&pool->idle.word); /* a hint */
+        bool lazy = !idle_top(word) && load_relaxed(&pool->alive) >= load_relaxed(&pool->target);
+        if (!lazy && !(*searching = idle_search_begin(pool)))
+            return false;
+    }
+    if (same_cpu)
+        return yield_around(pool);
+    let_gather(pool, &worker->search);
+    return look_around(pool);
+}
