@@ -14,9 +14,9 @@
  * remains even so is told -EDEADLK, else -EBUSY, and may try to have one more worker stand in.
  *
  * The last one to close a knot sees it whole: what somebody wants becomes unattainable only by a publication, whose
- * author looks after it; a thread's claims come before its sleep. Two things take a worker away without one. A pool
- * that is made smaller calls those that block in its room (room_target_changed), who look again, as does a worker
- * that is too many and leaves. Not seen is a wait that only the making smaller of another pool has made hopeless.
+ * author looks after it; a thread's claims come before its sleep. But a pool may also lose a worker: it was made smaller,
+ * or a stand-in has gone. Whoever takes it away has those that block for room, anywhere, and are stuck now look again
+ * (knot_tell). Not seen is only the knot that such a loss ties of waits alone, over two pools.
  *
  * Threads outside of tasks need not publish: nobody waits for what they run. What a task waits for by other means is taken
  * for something that comes.
@@ -153,13 +153,28 @@ static bool stuck_locked(struct sleeper *me, bool with_shortage)
     return true;
 }
 
-int knot_join(struct sleeper *me, const struct want *want, int64_t deadline)
+void knot_tell(struct pool *pool)
+{
+    struct sleeper *sleeper;
+
+    rp_lock_acquire(&sleepers_lock);
+    cds_list_for_each_entry (sleeper, &sleepers, node)
+        sleeper->freed = false;
+    if (!cds_list_empty(&sleepers) && workers_stuck_locked(pool, NULL) >= load_seq(&pool->target))
+        cds_list_for_each_entry (sleeper, &sleepers, node)
+            if (sleeper->stir && stuck_locked(sleeper, true))
+                sleeper->stir(sleeper);
+    rp_lock_release(&sleepers_lock);
+}
+
+int knot_join(struct sleeper *me, const struct want *want, int64_t deadline, void (*stir)(struct sleeper *me))
 {
     int rc = fork_register(&hooks);
 
     if (rc)
         return rc;
-    *me = (struct sleeper){.thread = thread_self(), .frames = frame_current(), .want = want, .timed = deadline != 0};
+    *me = (struct sleeper){
+        .thread = thread_self(), .frames = frame_current(), .want = want, .stir = stir, .timed = deadline != 0};
     rp_lock_acquire(&sleepers_lock);
     cds_list_add_tail(&me->node, &sleepers);
     if (stuck_locked(me, true))

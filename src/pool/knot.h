@@ -20,15 +20,19 @@ struct sleeper {
     const void *thread;
     const struct frame *frames; /* of the thread, which do not change while it is on the list */
     const struct want *want;
-    bool timed; /* sleeps until a deadline at most */
-    bool freed; /* during a look: not taken for stuck */
+    void (*stir)(struct sleeper *me); /* has it look again, NULL: cannot be done; under the lock */
+    bool timed;                       /* sleeps until a deadline at most */
+    bool freed;                       /* during a look: not taken for stuck */
 };
 
 /*
  * Before the sleep of a thread that is inside a task, and after it. -EDEADLK: what it wants can never come; -EBUSY: not
  * before a pool has more workers; -ENOMEM: in each case nothing was published, and there is nothing to leave.
  */
-int knot_join(struct sleeper *me, const struct want *want, int64_t deadline);
+int knot_join(struct sleeper *me, const struct want *want, int64_t deadline, void (*stir)(struct sleeper *me));
 void knot_leave(struct sleeper *me);
+
+/* The pool may have fewer workers than before: those that this has left in a knot look again. */
+void knot_tell(struct pool *pool);
 
 #endif

@@ -29,8 +29,9 @@
  * helps). Whoever stands inside a stuck room is granted one more worker, within max_extra. Beyond that it sleeps if
  * somebody inside may yet go on, as one that waits there for a future that runs elsewhere, and else hears -EDEADLK: that
  * is looked for before each sleep inside a task, over all pools (knot.c). The room becomes stuck when a worker joins,
- * which then looks itself; when the target shrinks, which calls all that stand inside (room_target_changed); or when a
- * task ends and leaves more in flight than the limit: the head that is called for that looks, and calls them.
+ * which then looks itself; when the target shrinks, which calls all that stand in tasks, of this pool or of another
+ * (room_target_changed); or when a task ends and leaves more in flight than the limit: the head that is called for that
+ * looks, and calls them.
  */
 #include "base/futex.h"
 #include "pool/context.h"
@@ -52,7 +53,9 @@ struct waiter {
     _Atomic uint32_t word;     /* LOOKING and SLEEPING by the waiter, CALLED by others */
     _Atomic uint32_t head;     /* 1: first of the list; set under the room's lock, once and for all */
     unsigned held;             /* tasks in flight on the waiter's own stack; 0: not a worker of this pool */
+    bool in_task;              /* of whatever pool */
     unsigned granted;          /* workers that stand in for it */
+    struct sleeper sleeper;    /* while it sleeps in a task */
 };
 
 void room_init(struct room *room)
@@ -98,21 +101,21 @@ void room_signal(struct pool *pool)
         futex_wake(&head->word, 1); /* it may have gone: then nobody sleeps there, or on a word that expects such */
 }
 
-/* Calls those that wait, with `inside` only workers of the pool. */
-static void call_all(struct pool *pool, bool inside)
+/* Calls those that wait, or only those in tasks, but for one. */
+static void call_all(struct pool *pool, bool in_tasks, const struct waiter *but)
 {
     struct waiter *waiter;
 
     rp_lock_acquire(&pool->room.lock);
     cds_list_for_each_entry (waiter, &pool->room.waiters, node)
-        if ((waiter->held || !inside) && waiter_call(waiter))
+        if (waiter != but && (waiter->in_task || !in_tasks) && waiter_call(waiter))
             futex_wake(&waiter->word, 1);
     rp_lock_release(&pool->room.lock);
 }
 
 void room_wake_all(struct pool *pool)
 {
-    call_all(pool, false);
+    call_all(pool, false, NULL);
 }
 
 static bool stuck_locked(struct pool *pool)
@@ -133,11 +136,17 @@ static bool stuck(struct pool *pool)
     return yes;
 }
 
-/* Only who stands inside can help: a head outside that called itself as well would spin until one has. */
-void room_target_changed(struct pool *pool)
+/* Only who is in a task can help or give up: a head outside, or one that has just looked, would spin until one has. */
+static void call_if_stuck(struct pool *pool, const struct waiter *caller)
 {
     if (stuck(pool))
-        call_all(pool, true);
+        call_all(pool, true, caller);
+}
+
+void room_target_changed(struct pool *pool)
+{
+    call_if_stuck(pool, NULL);
+    knot_tell(pool);
 }
 
 unsigned room_sleep(struct pool *pool)
@@ -275,7 +284,7 @@ static int waiter_try(struct pool *pool, struct waiter *me, unsigned class, uint
         rc = runq_claim(&pool->runq, class, 1, false, position); /* H4 */
     }
     if (rc == -EAGAIN && !me->held)
-        room_target_changed(pool);
+        call_if_stuck(pool, me);
     return rc;
 }
 
@@ -292,18 +301,25 @@ static int word_sleep(struct waiter *me, int64_t until)
     return 0;
 }
 
+static void waiter_stir(struct sleeper *sleeper)
+{
+    struct waiter *waiter = caa_container_of(sleeper, struct waiter, sleeper);
+
+    if (waiter_call(waiter))
+        futex_wake(&waiter->word, 1);
+}
+
 /* Inside a task not if nobody could ever call it: -EDEADLK. `full`: it has to look again soon in any case. */
 static int waiter_sleep(struct pool *pool, struct waiter *me, int64_t until, bool full)
 {
     const struct want want = {.room = pool};
-    struct sleeper sleeper;
 
-    if (!frame_current() || full)
+    if (!me->in_task || full)
         return word_sleep(me, until);
-    int rc = knot_join(&sleeper, &want, until);
+    int rc = knot_join(&me->sleeper, &want, until, waiter_stir);
     if (!rc) {
         rc = word_sleep(me, until);
-        knot_leave(&sleeper);
+        knot_leave(&me->sleeper);
     }
     if (rc == -EBUSY)
         rc = waiter_grant(pool, me) ? 0 : -EDEADLK;
@@ -322,7 +338,8 @@ static void waiter_context_ended(struct watch *watch, int reason)
 
 int room_claim(struct pool *pool, unsigned class, int64_t deadline, struct rp_ctx *ctx, uint64_t *position)
 {
-    struct waiter me = {.word = LOOKING, .watch = {.fire = waiter_context_ended}, .held = frame_held(pool)};
+    struct waiter me = {
+        .word = LOOKING, .watch = {.fire = waiter_context_ended}, .held = frame_held(pool), .in_task = frame_current()};
     int64_t pause = 50000;
     int rc = waiter_join(pool, &me);
 

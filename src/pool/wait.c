@@ -194,7 +194,7 @@ int wait_sleep(const struct want *want, struct futex_expected *words, unsigned n
     struct sleeper me;
     unsigned extras = pool && extra_grant(pool);
     int rc;
-    while ((rc = knot_join(&me, want, deadline)) == -EBUSY && pool && extra_grant(pool))
+    while ((rc = knot_join(&me, want, deadline, NULL)) == -EBUSY && pool && extra_grant(pool))
         extras++;
     if (!rc) {
         unsigned held = pool ? room_sleep(pool) : 0;
