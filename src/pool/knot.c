@@ -15,7 +15,7 @@
  *
  * The last one to close a knot sees it whole: what somebody wants becomes unattainable only by a publication, whose
  * author looks after it; a thread's claims come before its sleep. But a pool may also lose a worker: it was made smaller,
- * or a stand-in has gone. Whoever takes it away has those that block for room, anywhere, and are stuck now look again
+ * or a stand-in has gone. Whoever takes it away has those look again that block for room, anywhere, and are stuck now
  * (knot_tell). Not seen is only the knot that such a loss ties of waits alone, over two pools.
  *
  * Threads outside of tasks need not publish: nobody waits for what they run. What a task waits for by other means is taken

@@ -58,6 +58,14 @@ static void part_start(struct part *part, struct rp_pool *pool)
     AWAIT(load_seq(&part->ready) == 1);
 }
 
+static bool any_done(struct part *part, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (load_seq(&part[i].done))
+            return true;
+    return false;
+}
+
 static struct rp_pool *pool_of_two(unsigned queue)
 {
     return pool_make(1, &(struct rp_pool_options){.max_extra = 1, .queue_depth = queue, .log_level = RP_LOG_NONE});
@@ -174,4 +182,55 @@ Test(knot, who_sleeps_until_a_deadline_is_in_nobodys_way_for_ever)
     cr_assert_eq(timed.rc, -ETIMEDOUT);
     rp_future_destroy(future);
     pool_end(pool);
+}
+
+/*
+ * Adversary: three pools. A task blocks for room in the second, whose workers wait for what is queued at the first, whose
+ * workers, but for one, wait for that task. The first is made smaller by that one. Holds: somebody hears of it, the one
+ * that blocks if all the others sleep by then, and everybody else gets what it waits for.
+ */
+Test(knot, a_pool_made_smaller_has_those_that_this_sticks_look_again)
+{
+    for (int round = 0; round < ROUNDS; round++) {
+        struct gate gate = {0}, busy = {0}, open = {.opened = 1};
+        struct rp_pool *shrinks = pool_make(2, &(struct rp_pool_options){.max_extra = 1, .queue_depth = 2});
+        struct rp_pool *full = pool_of_two(0), *third = pool_make(1, NULL);
+        struct rp_future *queued, *blocked, *held;
+        struct part submitter = {.room = full, .gate = &gate};
+        struct part part[4];
+        const struct rp_task task = {.arg = &submitter};
+        unsigned deadlocks;
+
+        cr_assert_eq(rp_pool_submit_future_task(third, play_part, &task, &blocked), 0);
+        AWAIT(load_seq(&submitter.ready) == 1);
+        for (int i = 0; i < 4; i++) {
+            part[i] = (struct part){.gate = &gate, .spends = i % 2 == 0, .future = i < 2 ? &blocked : &queued};
+            part_start(&part[i], i < 2 ? shrinks : full);
+        }
+        cr_assert_eq(rp_pool_submit_future(shrinks, at_gate, &busy, &held), 0);
+        AWAIT(rp_pool_waiting(shrinks) == 0);
+        cr_assert_eq(rp_pool_submit_future(shrinks, at_gate, &open, &queued), 0);
+        gate_open(&gate);
+        AWAIT(rp_pool_waiting(full) == 1 || load_seq(&submitter.done));
+        nap(round % 3 * MS);
+        cr_assert_not(load_seq(&submitter.done), "refused too early: %d", submitter.rc);
+        cr_assert_eq(rp_pool_tune(shrinks, 1), 0);
+        AWAIT(load_seq(&submitter.done) || any_done(part, 4));
+        gate_open(&busy);
+        AWAIT(load_seq(&submitter.done));
+        deadlocks = submitter.rc == -EDEADLK;
+        cr_assert(deadlocks || submitter.rc == 0, "the submitter: %d", submitter.rc);
+        for (int i = 0; i < 4; i++) {
+            AWAIT(load_seq(&part[i].done));
+            cr_assert(part[i].rc == -EDEADLK || part[i].rc == (i < 2 ? 0 : 7), "part %d: %d", i, part[i].rc);
+            deadlocks += part[i].rc == -EDEADLK;
+        }
+        cr_assert_geq(deadlocks, 1);
+        rp_future_destroy(queued);
+        rp_future_destroy(blocked);
+        rp_future_destroy(held);
+        pool_end(shrinks);
+        pool_end(full);
+        pool_end(third);
+    }
 }
