@@ -195,3 +195,73 @@ Test(group, destroyed_early_its_members_go_on)
     cr_assert_eq(load_seq(&ran), 20);
     cr_assert_eq(load_seq(&bank.live), 0, "%u blocks stay", load_seq(&bank.live));
 }
+
+/* --- memory and forks --------------------------------------------------------------------------------------------- */
+
+/* A group's life in which the call of that number, counted from the group's making, gets no memory. */
+static void memory_round(struct bank *bank, uint32_t fail_at)
+{
+    struct rp_allocator allocator = bank_allocator(bank);
+    struct rp_pool *pool =
+        pool_make(2, &(struct rp_pool_options){.allocator = &allocator, .queue_depth = 8, .log_level = RP_LOG_NONE});
+    _Atomic uint32_t ran = 0, accepted = 0;
+    struct rp_group *group;
+
+    store_seq(&bank->fail_at, load_seq(&bank->calls) + fail_at);
+    int rc = rp_group_create(&group, pool, &(struct rp_group_options){.deadline = rp_after(PATIENCE)});
+    cr_assert(rc == 0 || rc == -ENOMEM, "create gave %d", rc);
+    cr_assert_eq(group == NULL, rc != 0);
+    for (int i = 0; i < 4 && !rc; i++) {
+        int sent = rp_group_submit(group, count_one, &ran);
+        cr_assert(sent == 0 || sent == -ENOMEM || sent == -EAGAIN, "submit gave %d", sent);
+        add_seq(&accepted, sent == 0);
+    }
+    if (!rc)
+        cr_assert_eq(rp_group_wait(group, rp_after(PATIENCE)), 0, "a member that was refused is none");
+    cr_assert_eq(load_seq(&ran), load_seq(&accepted));
+    rp_group_destroy(group);
+    pool_end(pool);
+}
+
+Test(group, memory_that_is_short_is_returned_and_nothing_is_lost)
+{
+    unsigned failures = 0;
+
+    for (uint32_t at = 1; at < 16; at++) {
+        struct bank bank = {0};
+        memory_round(&bank, at);
+        failures += load_seq(&bank.failures);
+        cr_assert_eq(load_seq(&bank.live), 0, "%u blocks stay, failure at %u", load_seq(&bank.live), at);
+        cr_assert_eq(load_seq(&bank.strange), 0);
+    }
+    cr_assert_geq(failures, 6, "the group, its context and each member");
+}
+
+static int child_body(void *arg)
+{
+    struct rp_group *group = arg;
+
+    CHECK(rp_group_submit(group, fail, NULL) == -ECHILD);
+    CHECK(rp_group_submit_task(group, fail, &(struct rp_task){0}) == -ECHILD);
+    CHECK(rp_group_wait(group, 0) == -ECHILD);
+    CHECK(rp_group_cancel(group, 0) == -ECHILD);
+    rp_group_destroy(group);
+    return 0;
+}
+
+Test(group, a_forked_child_refuses_those_of_its_parent)
+{
+    struct gate gate = {0};
+    struct rp_pool *pool = pool_make(1, &(struct rp_pool_options){.queue_depth = 8});
+    struct rp_group *group = group_make(pool, NULL);
+    _Atomic uint32_t ran = 0;
+
+    cr_assert_eq(rp_pool_submit(pool, gate_pass, &gate), 0);
+    cr_assert_eq(rp_group_submit(group, count_one, &ran), 0);
+    cr_assert_eq(in_child(child_body, group), 0);
+    gate_open(&gate);
+    cr_assert_eq(rp_group_wait(group, rp_after(PATIENCE)), 0);
+    cr_assert_eq(load_seq(&ran), 1);
+    rp_group_destroy(group);
+    pool_end(pool);
+}

@@ -157,3 +157,61 @@ Test(retry, an_attempt_after_the_release_is_eshutdown)
     rp_future_destroy(future);
     AWAIT(load_seq(&bank.live) == 0);
 }
+
+/* --- memory and forks --------------------------------------------------------------------------------------------- */
+
+/* Adversary: any one allocation fails, from the submit to the last attempt. Holds: the submit says so, or all attempts. */
+Test(retry, memory_that_is_short_is_returned_and_nothing_is_lost)
+{
+    unsigned failures = 0;
+
+    for (uint32_t at = 1; at < 10; at++) {
+        struct bank bank = {0};
+        struct rp_allocator allocator = bank_allocator(&bank);
+        struct rp_pool *pool =
+            pool_make(1, &(struct rp_pool_options){.allocator = &allocator, .log_level = RP_LOG_NONE});
+        struct flaky flaky = {.good = 3};
+        struct rp_future *future;
+
+        store_seq(&bank.fail_at, load_seq(&bank.calls) + at);
+        int rc = rp_pool_submit_retry(pool, flaky_run, &(struct rp_task){.arg = &flaky}, &(struct rp_retry){.delay = 1},
+                                      &future);
+        cr_assert(rc == 0 || rc == -ENOMEM || rc == -EAGAIN, "submit gave %d", rc);
+        cr_assert_eq(future == NULL, rc != 0);
+        if (!rc)
+            cr_assert_eq(rp_future_get(future, NULL), 0);
+        cr_assert_eq(load_seq(&flaky.calls), rc ? 0 : 3);
+        rp_future_destroy(future);
+        pool_end(pool);
+        AWAIT(load_seq(&bank.live) == 0);
+        failures += load_seq(&bank.failures);
+        cr_assert_eq(load_seq(&bank.strange), 0);
+    }
+    cr_assert_geq(failures, 2);
+}
+
+static int child_body(void *arg)
+{
+    struct rp_future *future = arg;
+
+    CHECK(rp_future_get(future, NULL) == -ECHILD);
+    CHECK(rp_future_cancel(future) == -ECHILD);
+    rp_future_destroy(future);
+    return 0;
+}
+
+/* Adversary: the fork comes while the timer of the next attempt is armed. Holds: it is the parent's alone. */
+Test(retry, a_forked_child_refuses_those_of_its_parent)
+{
+    struct rp_pool *pool = pool_make(1, NULL);
+    struct flaky flaky = {.good = 2};
+    struct rp_future *future =
+        retry_make(pool, &flaky, &(struct rp_retry){.delay = 100 * MS, .jitter = RP_JITTER_NONE});
+
+    AWAIT(load_seq(&flaky.calls) == 1);
+    cr_assert_eq(in_child(child_body, future), 0);
+    cr_assert_eq(rp_future_get(future, NULL), 0);
+    cr_assert_eq(load_seq(&flaky.calls), 2);
+    rp_future_destroy(future);
+    pool_end(pool);
+}
