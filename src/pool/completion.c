@@ -340,11 +340,17 @@ static void cq_free(struct rp_cq *cq)
     alloc_free_aligned(&allocator, cq);
 }
 
-/* For a consumer that is gone: takes what is there, and gives back `held` places. Whether nothing is owed any more. */
+/*
+ * For a consumer that is gone: takes what is there, and gives back `held` places. Whether nothing is owed any more.
+ * cq_ready looks sequentially consistently, as the consumer's column demands; collect, which does not, takes what it saw.
+ */
 static bool take_for_dead(struct rp_cq *cq, unsigned held)
 {
+    unsigned n = held;
+
     rp_lock_acquire(&cq->lock);
-    unsigned n = collect(cq, NULL, INT_MAX) + held;
+    while (cq_ready(cq))
+        n += collect(cq, NULL, INT_MAX);
     rp_lock_release(&cq->lock);
     return n && sub_acq_rel(&cq->owed, n) - n == OWED_CLOSED;
 }
