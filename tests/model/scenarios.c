@@ -3,7 +3,8 @@
  */
 #include "model.h"
 
-extern const struct scenario scenarios_submit[], scenarios_life[], scenarios_room[], scenarios_fault[];
+extern const struct scenario scenarios_submit[], scenarios_life[], scenarios_room[], scenarios_fault[],
+    scenarios_future[];
 
-const struct scenario *const scenario_lists[] = {scenarios_submit, scenarios_life, scenarios_room, scenarios_fault,
-                                                 NULL};
+const struct scenario *const scenario_lists[] = {scenarios_submit, scenarios_life,   scenarios_room,
+                                                 scenarios_fault,  scenarios_future, NULL};

@@ -1,0 +1,604 @@
+/*
+ * Futures, completion queues and strands: one outcome, no waiter forgotten, no order lost.
+ *
+ * The reactor of the model fires timers; what is checked before time passes (settle(false)) does not owe its end to one.
+ */
+#include "ledger.h"
+
+#include <errno.h>
+#include <ringpool/completion.h>
+#include <ringpool/context.h>
+#include <ringpool/future.h>
+#include <ringpool/group.h>
+#include <ringpool/retry.h>
+#include <ringpool/strand.h>
+
+#define MS INT64_C(1000000)
+
+enum { MOST = 9 };
+
+/* What a scenario of futures shares with its actors and tasks. */
+static struct {
+    struct rp_future *future[MOST];
+    struct rp_ctx *ctx;
+    struct rp_group *group;
+    unsigned ran[MOST], dropped[MOST];
+    int seen[MOST];
+    bool looked[MOST];
+    struct gate gate;
+} scene;
+
+static void scene_open(unsigned capacity, const struct rp_pool_options *options)
+{
+    memset(&scene, 0, sizeof(scene));
+    open_pool(capacity, options);
+}
+
+/* Nobody sleeps who should not, and the pool is at rest. */
+static void scene_settled(void)
+{
+    settle(false);
+    rest_check();
+}
+
+static void scene_close(void)
+{
+    for (int i = 0; i < MOST; i++)
+        rp_future_destroy(scene.future[i]);
+    close_pool();
+    must(blocks_left() == 0, "%u blocks stay", blocks_left());
+}
+
+/* The number of the element: tasks and actors get a pointer into an array of the scene. */
+#define NUMBER(arg) ((unsigned)((const unsigned *)(arg)-scene.ran))
+#define ARG(i) (&scene.ran[i])
+
+static int plain(void *arg, void **value)
+{
+    unsigned i = NUMBER(arg);
+
+    must(!scene.ran[i]++ && !scene.dropped[i], "future %u runs twice or after it was dropped", i);
+    turn("a future");
+    *value = arg;
+    return 7;
+}
+
+static void dropped(void *arg, int reason)
+{
+    unsigned i = NUMBER(arg);
+
+    must(reason < 0 && !scene.ran[i] && !scene.dropped[i]++, "future %u is dropped twice or after it ran", i);
+}
+
+static void make(unsigned i, int (*fn)(void *arg, void **value))
+{
+    const struct rp_task task = {.arg = ARG(i), .dropped = dropped, .ctx = scene.ctx};
+    int rc = rp_pool_submit_future_task(ledger.pool, fn, &task, &scene.future[i]);
+
+    must(rc == 0, "submit of future %u: %d", i, rc);
+}
+
+/* --- one outcome ---------------------------------------------------------------------------------------------------- */
+
+/* Observer i looks at future 0 and notes what it saw. */
+static void observe(void *arg)
+{
+    unsigned i = NUMBER(arg);
+    void *value = NULL;
+
+    if (chance(3)) {
+        int rc = rp_future_wait_any(scene.future, 1, 0);
+        must(rc == 0, "wait_any: %d", rc);
+        rc = rp_future_try_get(scene.future[0], &value);
+        must(rc != -EBUSY, "wait_any has returned and it is not done");
+        scene.seen[i] = rc;
+    } else {
+        scene.seen[i] = rp_future_get(scene.future[0], &value);
+    }
+    must(value == (scene.seen[i] == 7 ? ARG(0) : NULL), "the value does not belong to the result %d", scene.seen[i]);
+    scene.looked[i] = true;
+}
+
+static void cancel_first(void *arg)
+{
+    (void)arg;
+    if (scene.ctx && chance(2))
+        rp_ctx_cancel(scene.ctx, 0);
+    else
+        rp_future_cancel(scene.future[0]);
+}
+
+static void run_first(void *arg)
+{
+    (void)arg;
+    int rc = rp_future_run(scene.future[0]);
+    must(rc == 0 || rc == -EALREADY, "run: %d", rc);
+    must(rc || rp_future_done(scene.future[0]), "run has returned and it is not done");
+}
+
+/* A worker, a cancel, a context's end and a thread that runs it in place, and two that look. */
+static void future_outcome(void)
+{
+    scene_open(1 + choose(2), &(struct rp_pool_options){.queue_depth = 2, .min_workers = choose(2)});
+    if (chance(2))
+        must(rp_ctx_create(&scene.ctx, NULL, 0) == 0, "no context");
+    make(0, plain);
+    if (chance(2))
+        make(1, plain);
+    actor("observer1", observe, ARG(1));
+    actor("observer2", observe, ARG(2));
+    actor("canceller", cancel_first, NULL);
+    if (chance(2))
+        actor("runner", run_first, NULL);
+    scene_settled();
+    actors_join();
+    must(scene.seen[1] == scene.seen[2], "one saw %d, the other %d", scene.seen[1], scene.seen[2]);
+    must(scene.seen[1] == 7 || scene.seen[1] == -ECANCELED, "both saw %d", scene.seen[1]);
+    must(scene.ran[0] == (scene.seen[1] == 7) && scene.ran[0] + scene.dropped[0] == 1,
+         "it ran %u times and was dropped %u times, and all saw %d", scene.ran[0], scene.dropped[0], scene.seen[1]);
+    rp_ctx_destroy(scene.ctx);
+    scene_close();
+}
+
+/* Handles given up while others still use what is behind them; nothing is freed early, and nothing stays. */
+static void give_up(void *arg)
+{
+    unsigned i = NUMBER(arg);
+    struct rp_future *future = scene.future[i];
+
+    scene.future[i] = NULL;
+    if (chance(3))
+        rp_future_cancel(future);
+    rp_future_destroy(future);
+}
+
+static void future_given_up(void)
+{
+    scene_open(1 + choose(2), &(struct rp_pool_options){.queue_depth = 3});
+    for (unsigned i = 0; i < 3; i++)
+        make(i, plain);
+    for (unsigned i = 0; i < 3; i++)
+        actor("owner", give_up, ARG(i));
+    scene_settled();
+    actors_join();
+    for (unsigned i = 0; i < 3; i++)
+        must(scene.ran[i] + scene.dropped[i] == 1, "future %u: no fate, or two", i);
+    scene_close();
+}
+
+/* --- waits that help, and those that cannot be ------------------------------------------------------------------------ */
+
+static int waits_for_next(void *arg, void **value)
+{
+    unsigned i = NUMBER(arg);
+
+    *value = arg;
+    scene.ran[i]++;
+    int rc = rp_future_get(scene.future[i + 1], NULL);
+    return rc < 0 ? rc : 7;
+}
+
+/* Each waits for the next one: on one worker they end up on one stack. */
+static void future_help(void)
+{
+    scene_open(1 + choose(2), &(struct rp_pool_options){.queue_depth = 4, .max_extra = choose(2)});
+    for (unsigned i = 0; i < 4; i++) /* the last first: all are there when it is looked for */
+        make(3 - i, i ? waits_for_next : plain);
+    actor("observer", observe, ARG(5));
+    if (chance(2))
+        actor("runner", run_first, NULL);
+    scene_settled();
+    actors_join();
+    must(scene.seen[5] == 7, "the first one ended with %d", scene.seen[5]);
+    for (unsigned i = 0; i < 4; i++)
+        must(scene.ran[i] == 1, "future %u ran %u times", i, scene.ran[i]);
+    scene_close();
+}
+
+static int waits_for_other(void *arg, void **value)
+{
+    unsigned i = NUMBER(arg);
+
+    (void)value;
+    scene.ran[i]++;
+    gate_wait(&scene.gate);
+    return rp_future_get(scene.future[!i], NULL);
+}
+
+/* Two that wait for each other: somebody is told, and the other one hears of his end. */
+static void future_knot(void)
+{
+    scene_open(2, &(struct rp_pool_options){.queue_depth = 2, .max_extra = choose(2)});
+    make(0, waits_for_other);
+    make(1, waits_for_other);
+    gate_open(&scene.gate);
+    scene_settled();
+    for (int i = 0; i < 2; i++)
+        scene.seen[i] = rp_future_get(scene.future[i], NULL);
+    must(scene.seen[0] == -EDEADLK && scene.seen[1] == -EDEADLK, "%d and %d", scene.seen[0], scene.seen[1]);
+    scene_close();
+}
+
+/* --- continuations ------------------------------------------------------------------------------------------------------ */
+
+static int goes_on(void *arg, int result, void *value, void **next_value)
+{
+    unsigned i = NUMBER(arg);
+
+    must(!scene.ran[i]++, "continuation %u runs twice", i);
+    *next_value = value;
+    return result;
+}
+
+static void tie(void *arg)
+{
+    unsigned i = NUMBER(arg);
+    int rc = rp_future_then(scene.future[0], NULL, goes_on, arg, &scene.future[i]);
+
+    must(rc == 0, "then: %d", rc);
+    scene.seen[i] = rp_future_get(scene.future[i], NULL);
+}
+
+/* Tied while the source ends, or is cancelled: each gets its source's end, once. */
+static void future_then(void)
+{
+    bool cancelled = chance(2);
+
+    scene_open(1 + choose(2), &(struct rp_pool_options){.queue_depth = 2 + choose(2)});
+    make(0, plain);
+    actor("tie1", tie, ARG(1));
+    actor("tie2", tie, ARG(2));
+    if (cancelled)
+        actor("canceller", cancel_first, NULL);
+    scene_settled();
+    actors_join();
+    int first = rp_future_get(scene.future[0], NULL);
+    for (unsigned i = 1; i < 3; i++) {
+        must(scene.seen[i] == first, "continuation %u: %d after %d", i, scene.seen[i], first);
+        must(scene.ran[i] == (first == 7), "continuation %u ran %u times after %d", i, scene.ran[i], first);
+    }
+    scene_close();
+}
+
+/* The pool closes while a chain is on its way: all of it runs or all that follows is told, and the release ends. */
+static void release_pool(void *arg)
+{
+    (void)arg;
+    int rc = rp_pool_release_until(ledger.pool, 0, NULL);
+    must(rc == 0, "release_until: %d", rc);
+    for (unsigned i = 1; i < 3; i++)
+        must(!scene.future[i] || rp_future_done(scene.future[i]), "released, and continuation %u is not done", i);
+}
+
+static void then_release(void)
+{
+    bool drop = chance(2);
+
+    scene_open(1 + choose(2),
+               &(struct rp_pool_options){.queue_depth = 2, .release_policy = drop ? RP_RELEASE_DROP : RP_RELEASE_RUN});
+    make(0, plain);
+    for (unsigned i = 1; i < 3; i++)
+        must(rp_future_then(scene.future[i - 1], NULL, goes_on, ARG(i), &scene.future[i]) == 0, "no continuation");
+    actor("releaser", release_pool, NULL);
+    scene_settled();
+    actors_join();
+    for (unsigned i = 0; i < 3; i++) {
+        int rc = rp_future_get(scene.future[i], NULL);
+        must(rc == 7 || (drop && rc == -ESHUTDOWN), "future %u: %d", i, rc);
+        must(scene.ran[i] == (rc == 7), "future %u: %d and %u runs", i, rc, scene.ran[i]);
+    }
+    scene_close();
+}
+
+/* --- groups and retries ------------------------------------------------------------------------------------------------- */
+
+static int member(void *arg)
+{
+    unsigned i = NUMBER(arg);
+
+    must(!scene.ran[i]++, "member %u runs twice", i);
+    turn("a member");
+    return i == 1 ? -EPROTO : 0;
+}
+
+static void join_group(void *arg)
+{
+    unsigned i = NUMBER(arg);
+
+    for (unsigned k = i; k < i + 2; k++) {
+        int rc = rp_group_submit(scene.group, member, ARG(k));
+        must(rc == 0 || (rc == -ECANCELED && !scene.seen[5]), "group submit: %d", rc);
+        if (rc)
+            scene.dropped[k] = 1;
+    }
+}
+
+/* Members from two threads, one of which fails, and a cancel beside: the wait ends when the last one has. */
+static void group_ends(void)
+{
+    scene_open(1 + choose(2), &(struct rp_pool_options){.queue_depth = 4});
+    must(rp_group_create(&scene.group, ledger.pool, NULL) == 0, "no group");
+    actor("member0", join_group, ARG(0));
+    actor("member2", join_group, ARG(2));
+    actors_join();
+    int rc = rp_group_wait(scene.group, 0);
+    must(rc == (scene.dropped[1] ? -ECANCELED : -EPROTO) || rc == -EPROTO, "the group ended with %d", rc);
+    unsigned before = scene.ran[0] + scene.ran[1] + scene.ran[2] + scene.ran[3];
+    scene_settled();
+    must(before == scene.ran[0] + scene.ran[1] + scene.ran[2] + scene.ran[3], "a member ran after the wait");
+    rp_group_destroy(scene.group);
+    scene_close();
+}
+
+static int fails_first(void *arg, void **value)
+{
+    unsigned i = NUMBER(arg);
+
+    (void)value;
+    turn("an attempt");
+    return ++scene.ran[i] < 3 ? -EPROTO : 7;
+}
+
+/* Between attempts it stands in a timer: a cancel finds it there, in the queue or at work, and it ends once. */
+static void retry_cancel(void)
+{
+    scene_open(1, &(struct rp_pool_options){.queue_depth = 1});
+    int rc = rp_pool_submit_retry(ledger.pool, fails_first, &(struct rp_task){.arg = ARG(0), .dropped = dropped},
+                                  &(struct rp_retry){.delay = MS}, &scene.future[0]);
+    must(rc == 0, "submit_retry: %d", rc);
+    actor("canceller", cancel_first, NULL);
+    scene.seen[0] = rp_future_get(scene.future[0], NULL);
+    actors_join();
+    must(scene.seen[0] == 7 ? scene.ran[0] == 3 : scene.seen[0] == -ECANCELED || scene.seen[0] == -EPROTO,
+         "it ended with %d after %u attempts", scene.seen[0], scene.ran[0]);
+    settle(true);
+    rest_check();
+    scene_close();
+}
+
+/* --- completion queues ---------------------------------------------------------------------------------------------- */
+
+static struct {
+    struct rp_cq *cq;
+    unsigned posts, taken[16];
+} queue;
+
+static void queue_open(unsigned entries)
+{
+    const struct rp_cq_options options = {.entries = entries, .allocator = &model_allocator};
+
+    memset(&queue, 0, sizeof(queue));
+    must(rp_cq_create(&queue.cq, &options) == 0, "no queue");
+}
+
+static void post_three(void *arg)
+{
+    uint64_t first = NUMBER(arg);
+
+    for (uint64_t i = 0; i < 3; i++) {
+        int rc = rp_cq_post(queue.cq, first + i, (int)(first + i));
+        must(rc == 0, "post: %d", rc);
+    }
+}
+
+static void take(unsigned min, unsigned max)
+{
+    struct rp_completion out[8];
+    int n = rp_cq_wait(queue.cq, out, max, min, 0);
+
+    must(n >= (int)min && n <= (int)max, "wait for %u to %u gave %d", min, max, n);
+    for (int i = 0; i < n; i++) {
+        must(out[i].user_data < 16 && out[i].result == (int)out[i].user_data, "a completion of nobody's");
+        must(!queue.taken[out[i].user_data]++, "completion %d came twice", out[i].result);
+        queue.posts++;
+    }
+}
+
+static void consume_nine(void *arg)
+{
+    (void)arg;
+    while (queue.posts < 9) {
+        unsigned left = 9 - queue.posts, min = 1 + choose(left < 4 ? left : 4);
+        take(min, min + choose(9 - min < 8 - min ? 9 - min : 8 - min));
+    }
+}
+
+/* Three post, one takes, as many as it likes at a time; the queue grows on the way. */
+static void cq_wait(void)
+{
+    queue_open(4);
+    actor("consumer", consume_nine, NULL);
+    for (unsigned i = 0; i < 9; i += 3)
+        actor("poster", post_three, ARG(i));
+    settle(false);
+    actors_join();
+    must(queue.posts == 9, "%u completions of 9", queue.posts);
+    must(rp_cq_destroy(queue.cq) == 0, "destroy");
+    must(blocks_left() == 0, "%u blocks stay", blocks_left());
+}
+
+/* Tasks that owe completions while the queue is destroyed: nothing is touched that was freed, and all is. */
+static void owing(void *arg)
+{
+    unsigned i = NUMBER(arg);
+
+    scene.ran[i]++;
+    turn("a task that owes");
+}
+
+static void submit_owing(unsigned first)
+{
+    for (uint64_t i = 0; i < 2; i++) {
+        const struct rp_task task = {.fn = owing, .arg = ARG(first + i), .cq = queue.cq, .user_data = first + i};
+        int rc = rp_pool_submit_task(ledger.pool, &task);
+        must(rc == 0, "submit: %d", rc);
+    }
+}
+
+/* Their results are 0: only the user_data tells them apart. */
+static void take_owed(unsigned min)
+{
+    struct rp_completion out[3];
+    int n = rp_cq_wait(queue.cq, out, 3, min, 0);
+
+    must(n >= (int)min, "wait for %u gave %d", min, n);
+    for (int i = 0; i < n; i++)
+        must(out[i].user_data < 4 && out[i].result == 0 && !queue.taken[out[i].user_data]++, "a completion too many");
+}
+
+static void destroy_queue(void *arg)
+{
+    (void)arg;
+    int rc = rp_cq_destroy(queue.cq);
+    must(rc == 0, "destroy: %d", rc);
+}
+
+static void cq_owed(void)
+{
+    scene_open(2, &(struct rp_pool_options){.queue_depth = 4});
+    queue_open(4);
+    submit_owing(0);
+    if (chance(2)) {
+        submit_owing(2);
+        take_owed(choose(3));
+    }
+    actor("destroyer", destroy_queue, NULL);
+    scene_settled();
+    actors_join();
+    must(scene.ran[0] == 1 && scene.ran[1] == 1, "a task that owes has not run");
+    scene_close();
+}
+
+/* --- strands ------------------------------------------------------------------------------------------------------------ */
+
+static struct {
+    struct rp_strand *strand;
+    bool busy[2];     /* a task of the key runs */
+    unsigned last[2]; /* of each submitter: the number of its task that ran last */
+    unsigned ran, accepted, dropped;
+    bool wild; /* some tasks panic, or end their threads */
+} serial;
+
+struct part {
+    unsigned submitter, number, key;
+};
+static struct part parts[8];
+
+static void part_run(void *arg)
+{
+    struct part *part = arg;
+
+    must(!serial.busy[part->key], "two tasks of a key at once");
+    serial.busy[part->key] = true;
+    turn("a task of a key");
+    must(serial.last[part->submitter] < part->number, "task %u of submitter %u runs after task %u", part->number,
+         part->submitter, serial.last[part->submitter]);
+    serial.last[part->submitter] = part->number;
+    serial.busy[part->key] = false;
+    serial.ran++;
+    if (serial.wild && chance(4)) {
+        if (chance(2))
+            rp_panic("by its choice");
+        pthread_exit(NULL);
+    }
+}
+
+static void part_dropped(void *arg, int reason)
+{
+    (void)arg;
+    must(reason == -ESHUTDOWN, "dropped: %d", reason);
+    serial.dropped++;
+}
+
+static void submit_parts(void *arg)
+{
+    struct part *part = arg;
+
+    for (unsigned i = 0; i < 3; i++) {
+        const struct rp_task task = {.fn = part_run, .arg = &part[i], .dropped = part_dropped};
+        int rc = rp_strand_submit_task(serial.strand, part[i].key, &task);
+        must(rc == 0 || rc == -ESHUTDOWN, "strand submit: %d", rc);
+        if (rc)
+            break;
+        serial.accepted++;
+    }
+}
+
+static void strand_open(const struct rp_strand_options *options)
+{
+    struct rp_strand_options o = *options;
+
+    memset(&serial, 0, sizeof(serial));
+    o.allocator = &model_allocator;
+    must(rp_strand_create(&serial.strand, ledger.pool, &o) == 0, "no strand");
+    for (unsigned i = 0; i < 6; i++)
+        parts[i] = (struct part){.submitter = i / 3, .number = i % 3 + 1};
+}
+
+/* Two submitters to one key, or to two: order and one at a time, whatever the pool has room for. */
+static void strand_order(void)
+{
+    unsigned keys = 1 + choose(2);
+
+    scene_open(1 + choose(2), &(struct rp_pool_options){.queue_depth = choose(3)});
+    strand_open(&(struct rp_strand_options){
+        .burst = 1 + choose(2), .max_queued = chance(3) ? 2 : 0, .max_per_key = chance(3) ? 1 : 0});
+    serial.wild = chance(3);
+    for (unsigned i = 3; i < 6; i++)
+        parts[i].key = keys - 1;
+    actor("submitter1", submit_parts, &parts[0]);
+    actor("submitter2", submit_parts, &parts[3]);
+    settle(true); /* a runner whose thread has ended is submitted again by a timer */
+    actors_join();
+    must(serial.accepted == 6 && serial.ran == 6, "%u accepted, %u ran", serial.accepted, serial.ran);
+    must(rp_strand_destroy(serial.strand) == 0, "destroy");
+    settle(true);
+    rest_check();
+    scene_close();
+}
+
+static void end_strand(void *arg)
+{
+    (void)arg;
+    model_sleep(choose(2));
+    int rc = rp_strand_release_until(serial.strand, 0);
+    must(rc == 0, "release_until: %d", rc);
+    must(serial.ran + serial.dropped >= serial.accepted, "released with %u tasks left",
+         serial.accepted - serial.ran - serial.dropped);
+}
+
+/* A release beside a submitter: what was accepted runs or is dropped before it returns. */
+static void strand_end(void)
+{
+    scene_open(1 + choose(2), &(struct rp_pool_options){.queue_depth = choose(3)});
+    strand_open(
+        &(struct rp_strand_options){.release_policy = chance(2) ? RP_RELEASE_DROP : RP_RELEASE_RUN, .burst = 1});
+    actor("submitter1", submit_parts, &parts[0]);
+    actor("submitter2", submit_parts, &parts[3]);
+    actor("ender", end_strand, NULL);
+    settle(true);
+    actors_join();
+    must(serial.ran + serial.dropped == serial.accepted, "%u accepted, %u ran, %u dropped", serial.accepted, serial.ran,
+         serial.dropped);
+    must(rp_strand_destroy(serial.strand) == 0, "destroy");
+    settle(true);
+    rest_check();
+    scene_close();
+}
+
+const struct scenario scenarios_future[] = {
+    {"future-outcome", "whatever races for a future's end, all see the same one", future_outcome},
+    {"future-given-up", "a handle may go in any state; the task meets one fate and all memory comes back",
+     future_given_up},
+    {"future-help", "workers that wait for tasks of their pool run them", future_help},
+    {"future-knot", "two tasks that wait for each other are told", future_knot},
+    {"future-then", "a continuation gets its source's end, once, whenever it was tied", future_then},
+    {"then-release", "a release waits for continuations or drops them", then_release},
+    {"group", "a group's wait ends after the last member, with the first error", group_ends},
+    {"retry-cancel", "a cancel between attempts ends the future once", retry_cancel},
+    {"cq-wait", "a consumer that sleeps for n completions is woken by the one that makes them so many", cq_wait},
+    {"cq-owed", "tasks that owe a completion outlive the queue", cq_owed},
+    {"strand-order", "tasks of a key run in order and never two at once", strand_order},
+    {"strand-end", "a strand's end meets every accepted task", strand_end},
+    {0},
+};
