@@ -98,8 +98,11 @@ static void end_collecting(struct job *job, int result)
 /* The entry's hold, which the tie's reference has become, passes on to the run. */
 static void run_ready(struct pool *pool, struct rp_future *future, bool guest)
 {
-    if (!future_claim(future, 0)) { /* a waiter runs it, or it was cancelled */
-        future_unref(future);
+    if (!future_claim(future, 0)) {
+        if (load_acquire(&future->word) & FUTURE_RUNNING) /* a waiter runs it, and sees to its end */
+            future_unref(future);
+        else /* cancelled since the tie fired: still to give its source back */
+            end_collecting(&future->job, future_code(future));
         return;
     }
     struct entry entry = future_entry(future);
