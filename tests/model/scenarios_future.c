@@ -236,26 +236,36 @@ static void tie(void *arg)
     int rc = rp_future_then(scene.future[0], NULL, goes_on, arg, &scene.future[i]);
 
     must(rc == 0, "then: %d", rc);
+    if (chance(4))
+        rp_future_cancel(scene.future[i]);
     scene.seen[i] = rp_future_get(scene.future[i], NULL);
 }
 
-/* Tied while the source ends, or is cancelled: each gets its source's end, once. */
+/*
+ * Tied while the source ends, or is cancelled, and perhaps cancelled themselves, with room in the queue or none: each
+ * gets its source's end, once, or its own.
+ */
 static void future_then(void)
 {
     bool cancelled = chance(2);
 
-    scene_open(1 + choose(2), &(struct rp_pool_options){.queue_depth = 2 + choose(2)});
+    scene_open(1 + choose(2), &(struct rp_pool_options){.queue_depth = 1 + choose(3)});
     make(0, plain);
     actor("tie1", tie, ARG(1));
     actor("tie2", tie, ARG(2));
     if (cancelled)
         actor("canceller", cancel_first, NULL);
+    if (chance(2)) /* they take the room */
+        for (unsigned i = 3; i < 5; i++)
+            make(i, plain);
     scene_settled();
     actors_join();
     int first = rp_future_get(scene.future[0], NULL);
     for (unsigned i = 1; i < 3; i++) {
-        must(scene.seen[i] == first, "continuation %u: %d after %d", i, scene.seen[i], first);
-        must(scene.ran[i] == (first == 7), "continuation %u ran %u times after %d", i, scene.ran[i], first);
+        must(scene.seen[i] == first || scene.seen[i] == -ECANCELED, "continuation %u: %d after %d", i, scene.seen[i],
+             first);
+        must(scene.ran[i] == (scene.seen[i] == 7), "continuation %u ran %u times and ended with %d", i, scene.ran[i],
+             scene.seen[i]);
     }
     scene_close();
 }
