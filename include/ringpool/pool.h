@@ -204,7 +204,8 @@ RP_API int rp_pool_reboot(struct rp_pool *pool);
  * it returned are safe and get -ESHUTDOWN; later ones are a mistake of the caller. A task that runs for ever makes it
  * wait for ever: rp_pool_release_until tells first. Inside a task of the same pool the destruction is deferred: the
  * call returns 0 at once, and the pool is freed when its last task has ended. A second destroy that races gets
- * -EALREADY. In a forked child it frees what can be freed and returns 0. NULL is -EINVAL.
+ * -EALREADY. A pool of a multi pool (rp_multi_pool) is not the caller's to destroy: -EBUSY. In a forked child it frees
+ * what can be freed and returns 0. NULL is -EINVAL.
  */
 RP_API int rp_pool_destroy(struct rp_pool *pool);
 

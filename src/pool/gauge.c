@@ -27,60 +27,68 @@ static unsigned smaller(unsigned a, unsigned b)
     return a < b ? a : b;
 }
 
-unsigned rp_pool_running(const struct rp_pool *handle)
+unsigned pool_running(const struct pool *pool)
+{
+    return load_seq(&pool->alive);
+}
+
+unsigned pool_busy(const struct pool *pool)
+{
+    return smaller(runq_count(&pool->runq).taken, load_seq(&pool->alive));
+}
+
+unsigned pool_free_workers(const struct pool *pool)
+{
+    unsigned busy = runq_count(&pool->runq).taken;
+    unsigned capacity = load_seq(&pool->capacity);
+
+    return capacity - smaller(busy, capacity);
+}
+
+unsigned pool_waiting(const struct pool *pool)
+{
+    return runq_queued(&pool->runq) + room_blocked(pool);
+}
+
+unsigned pool_cap(const struct pool *pool)
+{
+    return load_seq(&pool->capacity);
+}
+
+static unsigned gauge(const struct rp_pool *handle, unsigned (*read)(const struct pool *pool))
 {
     struct pool *pool;
 
     if (!gauge_enter(handle, &pool))
         return 0;
-    unsigned running = load_seq(&pool->alive);
+    unsigned value = read(pool);
     pool_exit();
-    return running;
+    return value;
+}
+
+unsigned rp_pool_running(const struct rp_pool *handle)
+{
+    return gauge(handle, pool_running);
 }
 
 unsigned rp_pool_busy(const struct rp_pool *handle)
 {
-    struct pool *pool;
-
-    if (!gauge_enter(handle, &pool))
-        return 0;
-    unsigned busy = smaller(runq_count(&pool->runq).taken, load_seq(&pool->alive));
-    pool_exit();
-    return busy;
+    return gauge(handle, pool_busy);
 }
 
 unsigned rp_pool_free(const struct rp_pool *handle)
 {
-    struct pool *pool;
-
-    if (!gauge_enter(handle, &pool))
-        return 0;
-    unsigned busy = runq_count(&pool->runq).taken;
-    unsigned capacity = load_seq(&pool->capacity);
-    pool_exit();
-    return capacity - smaller(busy, capacity);
+    return gauge(handle, pool_free_workers);
 }
 
 unsigned rp_pool_waiting(const struct rp_pool *handle)
 {
-    struct pool *pool;
-
-    if (!gauge_enter(handle, &pool))
-        return 0;
-    unsigned waiting = runq_queued(&pool->runq) + room_blocked(pool);
-    pool_exit();
-    return waiting;
+    return gauge(handle, pool_waiting);
 }
 
 unsigned rp_pool_cap(const struct rp_pool *handle)
 {
-    struct pool *pool;
-
-    if (!gauge_enter(handle, &pool))
-        return 0;
-    unsigned capacity = load_seq(&pool->capacity);
-    pool_exit();
-    return capacity;
+    return gauge(handle, pool_cap);
 }
 
 bool rp_pool_is_closed(const struct rp_pool *handle)
@@ -120,7 +128,7 @@ static struct runq_counts ended(const struct pool *pool, uint64_t *dropped, uint
     return counts;
 }
 
-static void snapshot_take(const struct pool *pool, struct rp_pool_snapshot *out)
+void pool_snapshot(const struct pool *pool, struct rp_pool_snapshot *out)
 {
     uint64_t outside = load_seq(&pool->outside_completed);
     uint64_t outside_dropped = load_seq(&pool->outside_dropped), outside_panicked = load_seq(&pool->outside_panicked);
@@ -152,7 +160,7 @@ int rp_pool_snapshot(const struct rp_pool *handle, struct rp_pool_snapshot *out)
     int rc = guest_enter(handle, &pool); /* not a section: it may sleep */
     if (rc)
         return rc;
-    snapshot_take(pool, out);
+    pool_snapshot(pool, out);
     guest_leave(pool);
     return 0;
 }

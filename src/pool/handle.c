@@ -1,11 +1,9 @@
 /*
- * Handles: what a user's `struct rp_pool *` points to.
- *
- * A call may begin before destroy returns and read the handle long after. So handles live in storage that is never
- * given back, and a handle leads to the pool proper (the core) by one pointer. Inside an RCU read-side section a core
- * that was found there is not freed. Handles of destroyed pools are given out again, the oldest first.
+ * Handles; handle.h says what they are for. One lock for each kind guards its storage and its list of free handles, and
+ * is held over a fork.
  */
-#include "base/alloc.h"
+#include "pool/handle.h"
+
 #include "base/fork.h"
 #include "base/futex.h"
 #include "base/rcu.h"
@@ -14,104 +12,113 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define CHUNK 64
+/* In this order a fork takes their locks. */
+static struct handle_kind *const kinds[] = {&multi_handles, &pool_handles};
+#define KINDS (sizeof(kinds) / sizeof(kinds[0]))
 
-struct chunk {
-    struct chunk *next;
-    struct rp_pool handle[CHUNK];
-};
-
-/* Under `lock`; `first` spares a process of few pools the allocation. */
-static struct rp_lock lock;
-static struct chunk first;
-static struct chunk *chunks;
-static struct rp_pool *oldest_free, **newest_free = &oldest_free;
+static void each_core(struct handle_kind *kind, void (*visit)(void *core))
+{
+    if (!visit)
+        return;
+    for (struct handle_chunk *chunk = kind->chunks; chunk; chunk = chunk->next)
+        for (unsigned i = 0; i < HANDLE_CHUNK; i++) {
+            void *core = load_acquire(&chunk->handle[i].core); /* stays as it is: the lock is ours */
+            if (core)
+                visit(core);
+        }
+}
 
 static void before_fork(void)
 {
-    rp_lock_acquire(&lock);
+    for (unsigned i = 0; i < KINDS; i++) {
+        rp_lock_acquire(&kinds[i]->lock);
+        each_core(kinds[i], kinds[i]->before_fork);
+    }
 }
 
 static void after_fork(void)
 {
-    rp_lock_release(&lock);
+    for (unsigned i = KINDS; i-- > 0;) {
+        each_core(kinds[i], kinds[i]->after_fork);
+        rp_lock_release(&kinds[i]->lock);
+    }
 }
 
-/* The child has none of the workers: every pool refuses calls there. */
 static void after_fork_in_child(void)
 {
-    for (struct chunk *chunk = chunks; chunk; chunk = chunk->next)
-        for (unsigned i = 0; i < CHUNK; i++) {
-            struct pool *core = load_relaxed(&chunk->handle[i].core); /* no other thread exists */
-            if (!core)
-                continue;
-            store_relaxed(&core->forked, 1);
-            or_seq(&core->runq.tail, TAIL_CLOSED);
-        }
-    rp_lock_release(&lock);
+    for (unsigned i = KINDS; i-- > 0;) {
+        each_core(kinds[i], kinds[i]->after_fork_in_child);
+        rp_lock_release(&kinds[i]->lock);
+    }
 }
 
 static const struct fork_hooks hooks = {before_fork, after_fork, after_fork_in_child};
 
-static void free_add(struct rp_pool *handle)
+static void free_add(struct handle_kind *kind, struct handle *handle)
 {
     handle->next_free = NULL;
-    *newest_free = handle;
-    newest_free = &handle->next_free;
+    *kind->newest_free = handle;
+    kind->newest_free = &handle->next_free;
 }
 
-static int chunk_add(void)
+static int chunk_add(struct handle_kind *kind)
 {
-    struct chunk *chunk = chunks ? calloc(1, sizeof(*chunk)) : &first; /* outlives every pool, so not from a hook */
+    struct handle_chunk *chunk = &kind->first;
 
+    if (kind->chunks)
+        chunk = calloc(1, sizeof(*chunk)); /* outlives every object, so not from a hook */
+    else
+        kind->newest_free = &kind->oldest_free;
     if (!chunk)
         return -ENOMEM;
-    chunk->next = chunks;
-    chunks = chunk;
-    for (unsigned i = 0; i < CHUNK; i++)
-        free_add(&chunk->handle[i]);
+    chunk->next = kind->chunks;
+    kind->chunks = chunk;
+    for (unsigned i = 0; i < HANDLE_CHUNK; i++)
+        free_add(kind, &chunk->handle[i]);
     return 0;
 }
 
-int handle_create(struct rp_pool **handle, struct pool *core)
+int handle_create(struct handle_kind *kind, struct handle **handle, void *core)
 {
     int rc = fork_register(&hooks);
 
     if (rc)
         return rc;
-    rp_lock_acquire(&lock);
-    if (!oldest_free)
-        rc = chunk_add();
+    rp_lock_acquire(&kind->lock);
+    if (!kind->oldest_free)
+        rc = chunk_add(kind);
     if (!rc) {
-        struct rp_pool *h = oldest_free;
-        oldest_free = h->next_free;
-        if (!oldest_free)
-            newest_free = &oldest_free;
-        core->handle = h;
+        struct handle *h = kind->oldest_free;
+        kind->oldest_free = h->next_free;
+        if (!kind->oldest_free)
+            kind->newest_free = &kind->oldest_free;
         store_release(&h->state, HANDLE_LIVE);
-        store_release(&h->core, core); /* pairs with the load in pool_enter */
         *handle = h;
+        store_release(&h->core, core); /* pairs with the load in handle_enter */
     }
-    rp_lock_release(&lock);
+    rp_lock_release(&kind->lock);
     return rc;
 }
 
-void handle_empty(struct rp_pool *handle)
+void handle_empty(struct handle_kind *kind, struct handle *handle)
 {
+    rp_lock_acquire(&kind->lock);
     store_seq(&handle->core, NULL);
+    rp_lock_release(&kind->lock);
 }
 
-void handle_free(struct rp_pool *handle)
+void handle_free(struct handle_kind *kind, struct handle *handle)
 {
-    rp_lock_acquire(&lock);
+    rp_lock_acquire(&kind->lock);
     store_release(&handle->state, HANDLE_FREE);
-    free_add(handle);
-    rp_lock_release(&lock);
+    free_add(kind, handle);
+    rp_lock_release(&kind->lock);
 }
 
 /* --- entering --------------------------------------------------------------------------------------------------- */
 
-int pool_enter(const struct rp_pool *handle, struct pool **core)
+/* Inlined into the pool's own, which every submit makes. */
+static inline int enter(const struct handle *handle, void **core)
 {
     if (__builtin_expect(!handle, 0))
         return -EINVAL;
@@ -125,6 +132,39 @@ int pool_enter(const struct rp_pool *handle, struct pool **core)
         return -ESHUTDOWN;
     }
     return 0;
+}
+
+int handle_enter(const struct handle *handle, void **core)
+{
+    return enter(handle, core);
+}
+
+void handle_exit(void)
+{
+    rcu_exit();
+}
+
+/* --- pools ------------------------------------------------------------------------------------------------------ */
+
+/* The child has none of the workers: every pool refuses calls there. */
+static void pool_after_fork_in_child(void *core)
+{
+    struct pool *pool = core;
+
+    store_relaxed(&pool->forked, 1); /* no other thread exists */
+    or_seq(&pool->runq.tail, TAIL_CLOSED);
+}
+
+struct handle_kind pool_handles = {.after_fork_in_child = pool_after_fork_in_child};
+
+int pool_enter(const struct rp_pool *handle, struct pool **pool)
+{
+    void *core;
+    int rc = enter((const struct handle *)handle, &core); /* its first member; may be NULL */
+
+    if (__builtin_expect(!rc, 1))
+        *pool = core;
+    return rc;
 }
 
 void pool_exit(void)

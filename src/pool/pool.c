@@ -59,6 +59,7 @@ void pool_settle(struct pool *pool)
         idle_call_one(pool);
     idle_dismiss_surplus(pool);
     room_target_changed(pool);
+    pool_progress(pool);
 }
 
 int rp_pool_tune(struct rp_pool *handle, unsigned capacity)
@@ -134,13 +135,13 @@ void pool_notify_enders(struct pool *pool)
 {
     if (load_seq(&pool->room.attention) < ATTENTION_ENDER)
         return;
+    pool_progress(pool);
     if (!has_ended(pool, true) && !has_ended(pool, false) && load_seq(&pool->alive) && runq_closed(&pool->runq))
         return;
     enders_wake(pool);
 }
 
-/* Closes; what is queued meets the policy. Also for a pool that is closed. Returns which of its lives ends so. */
-static uint32_t pool_close(struct pool *pool, bool dying)
+uint32_t pool_close(struct pool *pool, bool dying)
 {
     rp_lock_acquire(&pool->lock);
     pool->dying |= dying;
@@ -152,6 +153,7 @@ static uint32_t pool_close(struct pool *pool, bool dying)
     if (first)
         log_emit(&pool->log, RP_LOG_INFO, "pool %s: released", pool->name);
     room_wake_all(pool);
+    pool_progress(pool);
     while (load_seq(&pool->dropping) && pool_help(pool, -ESHUTDOWN)) /* until a reboot */
         ;
     if (runq_ready(&pool->runq))
@@ -172,18 +174,7 @@ int rp_pool_release(struct rp_pool *handle)
     return 0;
 }
 
-/*
- * Who waits for the end. `inside`: it runs in a task or hook of the pool, so that it cannot wait for all threads to
- * leave; `excused`: how many tasks in flight cannot end before it does, being those on its own thread.
- */
-struct ender {
-    struct pool *pool;
-    bool inside;
-    unsigned excused;
-    uint32_t generation;
-};
-
-static void ender_leave(void *arg)
+void ender_leave(void *arg)
 {
     struct ender *me = arg;
 
@@ -192,7 +183,7 @@ static void ender_leave(void *arg)
     sub_seq(&me->pool->room.attention, ATTENTION_ENDER);
 }
 
-static void ender_join(struct ender *me)
+void ender_join(struct ender *me)
 {
     struct pool *pool = me->pool;
 
@@ -218,8 +209,7 @@ static void drop_stranded(struct pool *pool, uint32_t failures)
         ;
 }
 
-/* 0: all has ended; -ETIMEDOUT; -ESHUTDOWN: rebooted. */
-static int ender_wait(struct ender *me, int64_t deadline, bool destroying)
+int ender_wait(struct ender *me, int64_t deadline, bool destroying)
 {
     struct pool *pool = me->pool;
     uint32_t failures = load_seq(&pool->failures);
@@ -248,15 +238,15 @@ static int ender_wait(struct ender *me, int64_t deadline, bool destroying)
     }
 }
 
-static void report_fill(struct pool *pool, struct rp_release_report *report)
+void ender_report(struct pool *pool, struct rp_release_report *report)
 {
     unsigned used = load_acquire(&pool->table.used);
     int64_t now = rp_now();
 
     struct runq_counts counts = runq_count(&pool->runq);
-    report->queued = counts.queued;
-    report->busy = counts.taken;
-    report->blocked = room_blocked(pool);
+    report->queued += counts.queued;
+    report->busy += counts.taken;
+    report->blocked += room_blocked(pool);
     rcu_enter();
     for (unsigned i = 0; i < used && report->listed < 16; i++) {
         const struct worker *worker = worker_at(pool, i);
@@ -288,7 +278,7 @@ int rp_pool_release_until(struct rp_pool *handle, int64_t deadline, struct rp_re
     rc = ender_wait(&me, deadline, false);
     pthread_cleanup_pop(1);
     if (rc == -ETIMEDOUT && report)
-        report_fill(me.pool, report);
+        ender_report(me.pool, report);
     guest_leave(me.pool);
     return rc;
 }
@@ -354,12 +344,13 @@ static void timers_end(struct pool *pool)
 /* Waits for the end of a closed pool and frees it: its destroyer, or the reactor for a deferred one. */
 static void pool_finish(struct pool *pool)
 {
-    struct rp_pool *handle = pool->handle;
+    struct handle *handle = pool->handle;
+    struct pool_owner *owner = load_acquire(&pool->owner);
     struct ender me = {.pool = pool, .generation = load_seq(&pool->generation)}; /* the last one */
 
     ender_join(&me);
     ender_wait(&me, 0, true); /* cannot be rebooted any more */
-    handle_empty(handle);
+    handle_empty(&pool_handles, handle);
     rcu_wait();
     guests_await(pool);
     timers_end(pool);
@@ -368,8 +359,12 @@ static void pool_finish(struct pool *pool)
     rcu_wait();
     timers_end(pool); /* a worker's end arms the tick */
     worker_cache_clear(pool);
+    if (owner)
+        owner->ended(owner, pool);
     pool_free(pool);
-    handle_free(handle);
+    handle_free(&pool_handles, handle);
+    if (owner)
+        owner->gone(owner);
 }
 
 static void pool_reap(struct work *work)
@@ -387,10 +382,10 @@ void pool_maybe_reap(struct pool *pool)
 /* In a forked child: the other threads do not exist, and their locks may be held. Our own stack may be a worker's. */
 static void pool_free_forked(struct pool *pool)
 {
-    struct rp_pool *handle = pool->handle;
+    struct handle *handle = pool->handle;
     unsigned used = load_relaxed(&pool->table.used); /* one thread */
 
-    handle_empty(handle);
+    handle_empty(&pool_handles, handle);
     for (unsigned i = 0; i < used; i++) {
         struct worker *worker = worker_at(pool, i);
         if (!worker || worker == worker_self(pool))
@@ -401,34 +396,38 @@ static void pool_free_forked(struct pool *pool)
     }
     if (!frame_inside(pool))
         pool_free(pool);
-    handle_free(handle);
+    handle_free(&pool_handles, handle);
 }
 
-int rp_pool_destroy(struct rp_pool *handle)
+void pool_end(struct pool *pool, bool wait)
 {
-    uint32_t state = HANDLE_LIVE;
-
-    if (!handle)
-        return -EINVAL;
-    int rc = rcu_attach();
-    if (rc)
-        return rc;
-    if (!cas_acq_rel(&handle->state, &state, HANDLE_DYING))
-        return -EALREADY;
-    struct pool *pool = load_acquire(&handle->core); /* ours to take out from here on */
-    if (load_relaxed(&pool->forked)) {               /* constant in this process */
+    if (load_relaxed(&pool->forked)) { /* constant in this process */
         pool_free_forked(pool);
-        return 0;
+        return;
     }
-    if (frame_inside(pool)) {
+    if (!wait || frame_inside(pool)) {
         add_seq(&pool->guests, 1); /* not reaped before we are through */
         pool_close(pool, true);
         store_seq(&pool->deferred, 1);
         guest_leave(pool);
-        return 0;
+        return;
     }
     pool_close(pool, true);
     pool_finish(pool);
+}
+
+int rp_pool_destroy(struct rp_pool *pool)
+{
+    uint32_t state = HANDLE_LIVE;
+
+    if (!pool)
+        return -EINVAL;
+    int rc = rcu_attach();
+    if (rc)
+        return rc;
+    if (!cas_acq_rel(&pool->handle.state, &state, HANDLE_DYING))
+        return state == HANDLE_MEMBER ? -EBUSY : -EALREADY;
+    pool_end(load_acquire(&pool->handle.core), true); /* ours to take out from here on */
     return 0;
 }
 
@@ -545,11 +544,12 @@ int rp_pool_create(struct rp_pool **out, unsigned capacity, const struct rp_pool
     pool->allocator = allocator;
     rc = pool_init(pool, capacity, o);
     if (!rc)
-        rc = handle_create(out, pool);
+        rc = handle_create(&pool_handles, &pool->handle, pool);
     if (rc) {
         pool_free(pool);
         return rc;
     }
+    *out = caa_container_of(pool->handle, struct rp_pool, handle);
     rc = pool_populate(pool, o);
     if (rc) {
         rp_pool_destroy(*out);

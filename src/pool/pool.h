@@ -7,6 +7,7 @@
 #include "base/atomic.h"
 #include "base/log.h"
 #include "base/stack.h"
+#include "pool/handle.h"
 #include "pool/idle.h"
 #include "pool/runq.h"
 #include "pool/table.h"
@@ -148,7 +149,7 @@ struct pool {
     pthread_attr_t attr; /* affinity and scheduling; under attr_lock the stack */
     size_t stack_size;
     struct reactor *reactor;
-    struct rp_pool *handle;
+    struct handle *handle;
 
     struct rp_lock lock; /* l above: making and ending workers, tuning */
     struct table table;
@@ -188,7 +189,29 @@ struct pool {
     _Atomic uint64_t failing, failed; /* sums of the two, before and after their tasks are in done */
     _Atomic uint64_t outside_completed, outside_dropped, outside_panicked;
     _Atomic uint64_t spawned, expired, rejected;
+
+    _Atomic(struct pool_owner *) owner; /* set right after creation by whoever made the pool for itself, else NULL */
 };
+
+/*
+ * Whom the pool belongs to, if not to the user. Two run at its end, on whatever thread ends it, without a lock:
+ * `ended` while the pool, in which nothing happens any more, can still be read; `gone` when its memory was freed and
+ * its handle may be given out again. `progress`, any thread, also under the pool's lock: there may be room, or the pool
+ * was opened or closed; for the end of a task only while the owner has raised room.attention by ATTENTION_ENDER.
+ */
+struct pool_owner {
+    void (*progress)(struct pool_owner *owner);
+    void (*ended)(struct pool_owner *owner, const struct pool *pool);
+    void (*gone)(struct pool_owner *owner);
+};
+
+static inline void pool_progress(struct pool *pool)
+{
+    struct pool_owner *owner = load_seq(&pool->owner);
+
+    if (__builtin_expect(owner != NULL, 0))
+        owner->progress(owner);
+}
 
 /* P3 of idle.h with nobody parked and nobody searching: whether one more worker is wanted and may live. */
 static inline bool idle_may_grow(const struct pool *pool)
@@ -208,23 +231,9 @@ static inline bool idle_must_wake(const struct pool *pool)
 
 /* --- handle.c: a pool's public face, whose memory outlives it --------------------------------------------------- */
 
-/*
- * The handle that the user holds. Handles are never given back to the allocator, so a call that began before destroy
- * returned finds a readable handle however late it comes, and learns from `core` that the pool is gone.
- */
 struct rp_pool {
-    _Atomic(struct pool *) core; /* NULL once destroyed; read in an RCU section */
-    _Atomic uint32_t state;
-    struct rp_pool *next_free;
+    struct handle handle;
 };
-
-enum { HANDLE_FREE, HANDLE_LIVE, HANDLE_DYING };
-
-int handle_create(struct rp_pool **handle, struct pool *core);
-/* Takes the core out: no call enters it from then on. */
-void handle_empty(struct rp_pool *handle);
-/* The handle may be given out again. */
-void handle_free(struct rp_pool *handle);
 
 /*
  * Enters the pool: 0 and *core readable until pool_exit, inside an RCU read-side section; or -EINVAL, -ENOMEM, -ECHILD,
@@ -322,6 +331,43 @@ int panic_contain_signals(void);
 int panic_stack_set(struct worker *worker);
 void panic_stack_clear(struct worker *worker);
 
+/* --- submit.c: what the multi pool submits with ------------------------------------------------------------------- */
+
+/* How a submit is to behave without room. */
+struct how {
+    unsigned class;
+    int overload; /* enum rp_overload */
+    int64_t deadline;
+    struct rp_ctx *ctx; /* whose end ends the submitter's blocking; NULL: none */
+};
+
+/* The entry and the manner of a submit: 0, or -EINVAL, -ENOTSUP, -ETIMEDOUT. */
+int submit_read(const struct rp_task *task, struct entry *entry, struct how *how);
+int submit_read_plain(void (*fn)(void *arg), void *arg, int overload, int64_t deadline, struct entry *entry,
+                      struct how *how);
+
+/*
+ * The fast path alone, in a section that the caller opened. true: accepted, and the section has ended; false: nothing
+ * happened, also where room may be had in a longer way.
+ */
+bool submit_fast(struct pool *pool, const struct entry *entry, unsigned class);
+/* The same for the first of n tasks, as many as have room and are right and of one class; how many, 0 as false above. */
+unsigned submit_fast_batch(struct pool *pool, const struct rp_task *tasks, unsigned n);
+/* Whether a submit in that manner blocks where there is no room. */
+bool submit_blocks(const struct pool *pool, struct how how);
+/* The long way, for a guest outside of a section. `last`: nobody tries again if it fails: counted as rejected. */
+int submit_as_guest(struct pool *pool, const struct entry *entry, struct how how, bool last);
+
+/* --- gauge.c: of a pool that cannot go away meanwhile --------------------------------------------------------------- */
+
+unsigned pool_running(const struct pool *pool);
+unsigned pool_busy(const struct pool *pool);
+unsigned pool_free_workers(const struct pool *pool);
+unsigned pool_waiting(const struct pool *pool);
+unsigned pool_cap(const struct pool *pool);
+/* May sleep for a moment. */
+void pool_snapshot(const struct pool *pool, struct rp_pool_snapshot *out);
+
 /* --- room.c ----------------------------------------------------------------------------------------------------- */
 
 void room_init(struct room *room);
@@ -373,5 +419,33 @@ void pool_notify_enders(struct pool *pool);
 void pool_dismiss_if_drained(struct pool *pool);
 /* Destroyed from inside, and the last one is out: the reactor does the rest. */
 void pool_maybe_reap(struct pool *pool);
+
+/*
+ * Who waits for the end. `inside`: it runs in a task or hook of the pool, or of one that belongs to the same owner, so
+ * that it cannot wait for all threads to leave; `excused`: how many tasks in flight cannot end before it does, being
+ * those on its own thread.
+ */
+struct ender {
+    struct pool *pool;
+    bool inside;
+    unsigned excused;
+    uint32_t generation;
+};
+
+/* Closes; what is queued meets the policy. Also for a pool that is closed. Returns which of its lives ends so. */
+uint32_t pool_close(struct pool *pool, bool dying);
+/* With pool, inside and generation set, the latter by pool_close: counts the caller as an ender; ender_leave ends that. */
+void ender_join(struct ender *me);
+void ender_leave(void *ender);
+/* 0: all has ended; -ETIMEDOUT; -ESHUTDOWN: rebooted. One inside helps with what is queued. */
+int ender_wait(struct ender *me, int64_t deadline, bool destroying);
+/* Adds to the report what is left. */
+void ender_report(struct pool *pool, struct rp_release_report *report);
+
+/*
+ * Destroys the pool: waits for that only if `wait`, and never inside of one of its tasks. The caller has taken the handle
+ * out of the state in which others may do the same.
+ */
+void pool_end(struct pool *pool, bool wait);
 
 #endif

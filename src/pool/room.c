@@ -208,6 +208,7 @@ static void waiter_leave(struct pool *pool, struct waiter *me)
     store_seq(&room->pending, 0);
     if (room_blocked(pool) && (runq_has_room(&pool->runq) || runq_closed(&pool->runq)))
         room_signal(pool);
+    pool_progress(pool); /* the gate may be open */
 }
 
 /*

@@ -276,6 +276,7 @@ void worker_retry_fire(struct timer *timer)
     if (runq_ready(&pool->runq))
         idle_call_one(pool);
     worker_fill(pool, pool->min_workers);
+    pool_progress(pool);
 }
 
 /* --- the end of a worker ---------------------------------------------------------------------------------------- */

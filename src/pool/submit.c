@@ -17,14 +17,6 @@
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
-/* How a submit is to behave without room. */
-struct how {
-    unsigned class;
-    int overload; /* enum rp_overload */
-    int64_t deadline;
-    struct rp_ctx *ctx; /* whose end ends the submitter's blocking; NULL: none */
-};
-
 static int submit_slow(const struct rp_pool *handle, const struct entry *entry, struct how how);
 
 static inline int overload_of(const struct pool *pool, int overload)
@@ -198,31 +190,38 @@ static unsigned run_length(const struct rp_task *tasks, unsigned n)
 }
 
 /*
- * Claims and publishes as many of the n tasks, all of one class, as there is room for, in an own section. Returns how
- * many; 0 when the next one must take the long way.
+ * Claims and publishes as many of the n tasks, all of one class, as there is room for, in the caller's section, which it
+ * ends. Returns how many; 0 when the next one must take the long way: then the section goes on.
  */
-static unsigned batch_claim(const struct rp_pool *handle, const struct rp_task *tasks, unsigned n)
+static unsigned batch_in_section(struct pool *pool, const struct rp_task *tasks, unsigned n)
 {
-    struct pool *pool;
     struct entry entry;
     struct how how;
     uint64_t position;
-
-    if (pool_enter(handle, &pool))
-        return 0;
     int claimed = 0;
+
     if (load_relaxed(&pool->alive) && load_relaxed(&pool->runq.rings[tasks[0].priority])) /* hints */
         claimed = runq_claim(&pool->runq, (unsigned)tasks[0].priority, n, true, &position);
-    if (claimed <= 0) {
-        pool_exit();
+    if (claimed <= 0)
         return 0;
-    }
     for (int i = 0; i < claimed; i++) {
         task_read(&tasks[i], &entry, &how); /* a deadline that has passed since the check is met at the dequeue */
         runq_publish(&pool->runq, (unsigned)tasks[0].priority, position + (unsigned)i, &entry, i + 1 == claimed);
     }
     wake_and_exit(pool); /* one decision: the wake chain does the rest */
     return (unsigned)claimed;
+}
+
+static unsigned batch_claim(const struct rp_pool *handle, const struct rp_task *tasks, unsigned n)
+{
+    struct pool *pool;
+
+    if (pool_enter(handle, &pool))
+        return 0;
+    unsigned claimed = batch_in_section(pool, tasks, n);
+    if (!claimed)
+        pool_exit();
+    return claimed;
 }
 
 int rp_pool_submit_batch(struct rp_pool *pool, const struct rp_task *tasks, unsigned n)
@@ -376,5 +375,57 @@ static __attribute__((noinline)) int submit_slow(const struct rp_pool *handle, c
     if (rc)
         add_relaxed(&pool->rejected, 1); /* a counter */
     guest_leave(pool);
+    return rc;
+}
+
+/* --- for the multi pool ------------------------------------------------------------------------------------------- */
+
+int submit_read(const struct rp_task *task, struct entry *entry, struct how *how)
+{
+    return task_read(task, entry, how);
+}
+
+int submit_read_plain(void (*fn)(void *arg), void *arg, int overload, int64_t deadline, struct entry *entry,
+                      struct how *how)
+{
+    if (!fn)
+        return -EINVAL;
+    *entry = (struct entry){.fn = fn, .arg = arg, .cpu = cpu_current(), .plain = 1};
+    *how = (struct how){.overload = overload, .deadline = deadline};
+    return deadline_check(deadline);
+}
+
+bool submit_fast(struct pool *pool, const struct entry *entry, unsigned class)
+{
+    uint64_t position;
+
+    if (unlikely(!load_relaxed(&pool->alive) || !load_relaxed(&pool->runq.rings[class]))) /* hints */
+        return false;
+    if (runq_claim(&pool->runq, class, 1, true, &position) != 1)
+        return false;
+    runq_publish(&pool->runq, class, position, entry, true);
+    wake_and_exit(pool);
+    return true;
+}
+
+unsigned submit_fast_batch(struct pool *pool, const struct rp_task *tasks, unsigned n)
+{
+    struct entry entry;
+    struct how how;
+
+    return task_read(&tasks[0], &entry, &how) ? 0 : batch_in_section(pool, tasks, run_length(tasks, n));
+}
+
+bool submit_blocks(const struct pool *pool, struct how how)
+{
+    return overload_of(pool, how.overload) == RP_OVERLOAD_BLOCK;
+}
+
+int submit_as_guest(struct pool *pool, const struct entry *entry, struct how how, bool last)
+{
+    int rc = submit_guest(pool, entry, how);
+
+    if (rc && last)
+        add_relaxed(&pool->rejected, 1); /* a counter */
     return rc;
 }
