@@ -8,6 +8,7 @@
 #include <ringpool/future.h>
 #include <ringpool/group.h>
 #include <ringpool/lock.h>
+#include <ringpool/multi.h>
 #include <ringpool/pool.h>
 #include <ringpool/retry.h>
 #include <ringpool/strand.h>

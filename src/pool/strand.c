@@ -351,7 +351,7 @@ static void run_key(void *arg)
 
 /* --- submit ----------------------------------------------------------------------------------------------------- */
 
-struct how {
+struct strand_how {
     int overload;
     bool discard; /* in place of -EAGAIN: drop it */
     int priority;
@@ -365,7 +365,7 @@ static int wait_on(struct rp_strand *strand, _Atomic uint32_t *word, uint32_t se
     int rc = rp_blocking_begin();
     bool task = rc != -EPERM;
 
-    if (rc == -EAGAIN && frame->worker && frame->pool->handle == strand->pool) {
+    if (rc == -EAGAIN && frame->worker && frame->pool->handle == &strand->pool->handle) {
         rp_blocking_end();
         return -EDEADLK;
     }
@@ -376,7 +376,7 @@ static int wait_on(struct rp_strand *strand, _Atomic uint32_t *word, uint32_t se
 }
 
 /* Waits, or not, for a change in the shard. Gives up the lock and takes it again. 0: look again. */
-static int shard_wait(struct shard *shard, const struct how *how)
+static int shard_wait(struct shard *shard, const struct strand_how *how)
 {
     uint32_t seen = load_seq(&shard->changed); /* changes under the lock */
 
@@ -411,7 +411,7 @@ static bool is_closed(const struct shard *shard)
  * A place among max_queued: [room]. The waiter says that it is blocked, then looks; who makes room subtracts, then looks
  * for the blocked: one sees the other. A waiter that gives up passes on the wake that it may have had.
  */
-static int room_wait(struct shard *shard, const struct how *how)
+static int room_wait(struct shard *shard, const struct strand_how *how)
 {
     struct rp_strand *strand = shard->strand;
     int rc = 0;
@@ -441,7 +441,7 @@ static int room_wait(struct shard *shard, const struct how *how)
  * Gets the key into a state in which a task may be appended: *key is OPEN, or DONE (perhaps new) and to be opened.
  * Under the lock.
  */
-static int key_get(struct shard *shard, uint64_t value, const struct how *how, struct key **out)
+static int key_get(struct shard *shard, uint64_t value, const struct strand_how *how, struct key **out)
 {
     struct rp_strand *strand = shard->strand;
     int rc = 0;
@@ -490,7 +490,7 @@ static bool opened(struct key *key, uint32_t epoch, int rc, struct item *item)
 }
 
 /* Opens the key with its first task. Under the lock, which it gives up on the way. */
-static int key_open(struct key *key, struct item *item, const struct how *how)
+static int key_open(struct key *key, struct item *item, const struct strand_how *how)
 {
     struct shard *shard = key->shard;
     uint32_t epoch = ++key->epoch;
@@ -508,7 +508,7 @@ static int key_open(struct key *key, struct item *item, const struct how *how)
 }
 
 /* In the shard, with a place among max_queued. 0: the item, a copy, is the key's. */
-static int submit_locked(struct shard *shard, uint64_t value, const struct item *item, const struct how *how)
+static int submit_locked(struct shard *shard, uint64_t value, const struct item *item, const struct strand_how *how)
 {
     struct key *key = NULL;
     int rc = key_get(shard, value, how, &key);
@@ -541,7 +541,7 @@ static void discard(struct shard *shard, struct item *item)
     rp_lock_release(&shard->lock);
 }
 
-static int submit_item(struct rp_strand *strand, uint64_t value, struct item *item, const struct how *how)
+static int submit_item(struct rp_strand *strand, uint64_t value, struct item *item, const struct strand_how *how)
 {
     struct shard *shard = &strand->shard[shard_number(value)];
     int rc = shard_enter(shard);
@@ -597,7 +597,7 @@ int rp_strand_submit_task(struct rp_strand *strand, uint64_t key, const struct r
     if (overload < 0)
         return overload;
     bool block = overload == RP_OVERLOAD_BLOCK;
-    struct how how = {
+    struct strand_how how = {
         .overload = block ? overload : RP_OVERLOAD_FAIL,
         .discard = overload == RP_OVERLOAD_DISCARD_NEWEST,
         .priority = task->priority,

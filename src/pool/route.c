@@ -1,0 +1,356 @@
+/*
+ * Submitting to a multi pool: choosing a pool and calling a verb of it, with the fallback, is route() alone; what the
+ * forms of submit differ in is data, as in submit.c.
+ *
+ * The fast path is one RCU section: enter, choose, the pool's own fast path. Where that does not go through, up to
+ * three passes follow, none of them in a section, the caller counted as a guest of the multi pool and of the pool:
+ *
+ *     CHOICE  the strategy's pool, without blocking: it may only lack a worker or a ring
+ *     LEAST   the least loaded pool with room, without blocking: the fallback, once
+ *     WAIT    no pool has room: the overload policy has its way at the least loaded one. To block is to wait for room in
+ *             any pool (lobby.c), but for a worker of one of the pools to wait at its own
+ *
+ * Why at its own: a pool knows when all its workers block in it, and lets one more stand in for them, or says -EDEADLK.
+ * Workers of two full pools that waited elsewhere would wait for ever, and neither pool could tell.
+ *
+ * A pool that is closed meanwhile, being removed or rebooted, says -ESHUTDOWN, also to those who blocked there: they try
+ * again with another one. Only when no pool is open does submit return that code.
+ */
+#include "base/alloc.h"
+#include "base/rcu.h"
+#include "pool/multi.h"
+
+#include <errno.h>
+#include <pthread.h>
+
+#define VIEWS_ON_STACK 32
+
+static void leave_at_exit(void *multi)
+{
+    multi_guest_leave(multi);
+}
+
+/* A task that the submitter runs itself (caller-runs) may end the thread: the pool's guest is left in panic.c then. */
+static int submit_held(struct multi *multi, struct pool *pool, const struct entry *entry, struct how how, bool last)
+{
+    int rc;
+
+    pthread_cleanup_push(leave_at_exit, multi);
+    rc = submit_as_guest(pool, entry, how, last);
+    pthread_cleanup_pop(0);
+    return rc;
+}
+
+/* The open pool of this multi pool that the calling thread is a worker of, or NULL. */
+static struct pool *own_pool(const struct multi *multi)
+{
+    for (const struct frame *frame = frame_current(); frame; frame = frame->outer) {
+        const struct member *member = frame->worker ? member_of(frame->pool) : NULL;
+        if (member && member->multi == multi && !runq_closed(&frame->pool->runq))
+            return frame->pool;
+    }
+    return NULL;
+}
+
+struct route {
+    struct multi *multi;
+    const struct entry *entry;
+    struct how how;
+};
+
+/* In a section, which it ends: submits to the pool in the given manner. */
+static int submit_there(const struct route *route, struct pool *pool, struct how how, bool last)
+{
+    add_seq(&pool->guests, 1);
+    rcu_exit();
+    int rc = submit_held(route->multi, pool, route->entry, how, last);
+    guest_leave(pool);
+    return rc;
+}
+
+static struct how without_blocking(const struct route *route)
+{
+    return (struct how){.class = route->how.class, .overload = RP_OVERLOAD_FAIL, .deadline = route->how.deadline};
+}
+
+/* None is open. Where one is only being rebooted that is as if it were full. */
+static int none_open(struct multi *multi)
+{
+    return load_seq(&multi->rebooting) && !(load_seq(&multi->state) & MULTI_CLOSED) ? -EAGAIN : -ESHUTDOWN;
+}
+
+/* LEAST: to the least loaded pool that has room. Again if that was closed meanwhile. */
+static int try_least(const struct route *route)
+{
+    for (;;) {
+        rcu_enter();
+        const struct roster *roster = load_acquire(&route->multi->roster);
+        const struct seat *seat = roster ? balance_least(route->multi, roster) : NULL;
+        int rc = !seat ? none_open(route->multi) : -EAGAIN;
+        if (!seat || !balance_room(seat->pool)) {
+            rcu_exit();
+            return rc;
+        }
+        rc = submit_there(route, seat->pool, without_blocking(route), false);
+        if (rc != -ESHUTDOWN)
+            return rc;
+    }
+}
+
+/* To any that has room. What looks open may still refuse a newcomer in favour of those who block at that very pool. */
+static int try_all(void *arg)
+{
+    const struct route *route = arg;
+    struct member *member;
+    int rc = try_least(route);
+
+    for (unsigned i = 0; rc == -EAGAIN && (member = roster_next(route->multi, &i));) {
+        if (balance_room(member->pool))
+            rc = submit_held(route->multi, member->pool, route->entry, without_blocking(route), false);
+        guest_leave(member->pool);
+        if (rc == -ESHUTDOWN)
+            rc = -EAGAIN;
+    }
+    return rc;
+}
+
+/* WAIT, where the policy is not to block, or to do so at the caller's own pool. */
+static int at_one_pool(const struct route *route, bool *blocks)
+{
+    for (;;) {
+        rcu_enter();
+        const struct roster *roster = load_acquire(&route->multi->roster);
+        struct pool *pool = own_pool(route->multi);
+        const struct seat *seat = !pool && roster ? balance_least(route->multi, roster) : NULL;
+        *blocks = !pool && (!seat || submit_blocks(seat->pool, route->how));
+        if (*blocks || (!pool && !seat)) {
+            rcu_exit();
+            return -EAGAIN;
+        }
+        int rc = submit_there(route, pool ? pool : seat->pool, route->how, true);
+        if (rc != -ESHUTDOWN)
+            return rc;
+    }
+}
+
+static int wait_pass(struct route *route)
+{
+    bool blocks;
+    int rc = at_one_pool(route, &blocks);
+
+    if (!blocks)
+        return rc;
+    if (route->how.overload == RP_OVERLOAD_FAIL)
+        rc = try_all(route);
+    else
+        rc = lobby_wait(route->multi, route->how.deadline, try_all, route);
+    if (rc)
+        add_relaxed(&route->multi->rejected, 1); /* a counter */
+    return rc;
+}
+
+/*
+ * The passes, from a first choice on (NULL: there was none). `pass`: the newcomer is let past those who wait. Called in a
+ * section, which it ends; the caller is a guest of the multi pool.
+ */
+static int passes(struct multi *multi, struct pool *choice, const struct entry *entry, struct how how, bool pass)
+{
+    struct route route = {multi, entry, how};
+    bool room = pass && choice && balance_room(choice);
+    int rc = -EAGAIN;
+
+    if (load_relaxed(&multi->forked)) { /* constant in this process */
+        rcu_exit();
+        return -ECHILD;
+    }
+    if (room)
+        rc = submit_there(&route, choice, without_blocking(&route), false); /* CHOICE */
+    else
+        rcu_exit();
+    if (pass && (rc == -EAGAIN || rc == -ESHUTDOWN))
+        rc = try_least(&route); /* LEAST */
+    if (rc == -ESHUTDOWN)
+        add_relaxed(&multi->rejected, 1); /* a counter */
+    return rc == -EAGAIN ? wait_pass(&route) : rc;
+}
+
+static __attribute__((noinline)) int route_slow(struct multi *multi, struct pool *pool, const struct entry *entry,
+                                                struct how how, bool pass)
+{
+    add_seq(&multi->guests, 1);
+    int rc = passes(multi, pool, entry, how, pass);
+    multi_guest_leave(multi);
+    return rc;
+}
+
+/* --- the user's strategy ------------------------------------------------------------------------------------------ */
+
+/* Asks the user: the number of a pool, or an error. A guest, outside of a section. */
+static int ask(struct multi *multi)
+{
+    struct rp_multi_view on_stack[VIEWS_ON_STACK], *views = on_stack;
+    unsigned n = 0;
+
+    rcu_enter();
+    const struct roster *roster = load_acquire(&multi->roster);
+    unsigned room = roster ? roster->seats : 0;
+    rcu_exit();
+    if (room <= VIEWS_ON_STACK)
+        room = VIEWS_ON_STACK;
+    else if (!(views = alloc_zeroed(&multi->allocator, room, sizeof(*views))))
+        return -ENOMEM;
+    rcu_enter();
+    roster = load_acquire(&multi->roster);
+    for (; roster && n < roster->seats && n < room; n++)
+        balance_view(multi, &roster->seat[n], &views[n]);
+    rcu_exit();
+    int chosen = n ? multi->options.choose(multi->options.choose_user, views, n) : -ESHUTDOWN;
+    if (chosen >= 0)
+        chosen = (unsigned)chosen < n ? (int)views[chosen].index : -EINVAL;
+    if (views != on_stack)
+        alloc_free(&multi->allocator, views);
+    return chosen;
+}
+
+/* The number as it was in the view; a pool that was removed since is as good as a full one. */
+static int route_custom(const struct rp_multi *handle, const struct entry *entry, struct how how)
+{
+    struct multi *multi;
+    int rc = multi_guest_enter(handle, &multi);
+
+    if (rc)
+        return rc;
+    int index = ask(multi);
+    if (index >= 0) {
+        rcu_enter();
+        const struct roster *roster = load_acquire(&multi->roster);
+        struct member *member = roster && (unsigned)index < roster->slots ? roster->by_index[index] : NULL;
+        rc = passes(multi, member ? member->pool : NULL, entry, how, lobby_pass(&multi->lobby));
+    } else {
+        rc = index;
+        add_relaxed(&multi->rejected, 1); /* a counter */
+    }
+    multi_guest_leave(multi);
+    return rc;
+}
+
+/* --- every submit ------------------------------------------------------------------------------------------------- */
+
+static __attribute__((noinline)) void tell_switch(const struct rp_multi *handle)
+{
+    struct multi *multi;
+
+    if (multi_guest_enter(handle, &multi))
+        return;
+    log_emit(&multi->log, RP_LOG_INFO, "multi pool %s: turns to %s", multi->name,
+             load_relaxed(&multi->leaning) ? "least tasks" : "round robin"); /* as it is by now */
+    multi_guest_leave(multi);
+}
+
+static int route(const struct rp_multi *handle, const struct entry *entry, struct how how)
+{
+    struct multi *multi;
+    bool switched = false;
+    int rc = multi_enter(handle, &multi);
+
+    if (__builtin_expect(rc, 0))
+        return rc;
+    health_arm(multi);
+    if (__builtin_expect(load_relaxed(&multi->strategy) == RP_CUSTOM, 0)) { /* from when it is seen */
+        handle_exit();
+        return route_custom(handle, entry, how);
+    }
+    const struct roster *roster = load_acquire(&multi->roster);
+    const struct seat *seat = roster ? balance_choose(multi, roster, &switched) : NULL;
+    bool pass = lobby_pass(&multi->lobby);
+    if (__builtin_expect(!seat || !pass || !submit_fast(seat->pool, entry, how.class), 0))
+        rc = route_slow(multi, seat ? seat->pool : NULL, entry, how, pass);
+    if (__builtin_expect(switched, 0))
+        tell_switch(handle);
+    return rc;
+}
+
+static int route_plain(struct rp_multi *multi, void (*fn)(void *arg), void *arg, int overload, int64_t deadline)
+{
+    struct entry entry;
+    struct how how;
+    int rc = multi ? submit_read_plain(fn, arg, overload, deadline, &entry, &how) : -EINVAL;
+
+    return rc ? rc : route(multi, &entry, how);
+}
+
+int rp_multi_submit(struct rp_multi *multi, void (*fn)(void *arg), void *arg)
+{
+    return route_plain(multi, fn, arg, RP_OVERLOAD_DEFAULT, 0);
+}
+
+int rp_multi_try_submit(struct rp_multi *multi, void (*fn)(void *arg), void *arg)
+{
+    return route_plain(multi, fn, arg, RP_OVERLOAD_FAIL, 0);
+}
+
+int rp_multi_submit_until(struct rp_multi *multi, void (*fn)(void *arg), void *arg, int64_t deadline)
+{
+    return route_plain(multi, fn, arg, RP_OVERLOAD_DEFAULT, deadline);
+}
+
+int rp_multi_submit_task(struct rp_multi *multi, const struct rp_task *task)
+{
+    struct entry entry;
+    struct how how;
+    int rc = multi && task ? submit_read(task, &entry, &how) : -EINVAL;
+
+    return rc ? rc : route(multi, &entry, how);
+}
+
+/* --- batches ------------------------------------------------------------------------------------------------------ */
+
+/*
+ * One part of a batch: what the chosen pool has room for at once, or else the first task by the long way. `size` holds
+ * the size of a part, 0 until it is known. How many, or an error.
+ */
+static int route_part(const struct rp_multi *handle, const struct rp_task *tasks, unsigned n, unsigned *size)
+{
+    struct entry entry;
+    struct how how;
+    struct multi *multi;
+    bool switched = false;
+    int rc = submit_read(&tasks[0], &entry, &how);
+
+    if (rc || (rc = multi_enter(handle, &multi)))
+        return rc;
+    if (load_relaxed(&multi->strategy) == RP_CUSTOM) { /* from when it is seen */
+        handle_exit();
+        rc = route_custom(handle, &entry, how);
+        return rc ? rc : 1;
+    }
+    health_arm(multi);
+    const struct roster *roster = load_acquire(&multi->roster);
+    const struct seat *seat = roster ? balance_choose(multi, roster, &switched) : NULL;
+    if (!*size && seat)
+        *size = (n + roster->seats - 1) / roster->seats;
+    bool pass = lobby_pass(&multi->lobby);
+    unsigned taken = seat && pass ? submit_fast_batch(seat->pool, tasks, n < *size ? n : *size) : 0;
+    if (!taken) {
+        rc = route_slow(multi, seat ? seat->pool : NULL, &entry, how, pass);
+        taken = !rc;
+    }
+    if (switched)
+        tell_switch(handle);
+    return rc ? rc : (int)taken;
+}
+
+int rp_multi_submit_batch(struct rp_multi *multi, const struct rp_task *tasks, unsigned n)
+{
+    unsigned accepted = 0, size = 0;
+
+    if (!multi || (n && !tasks) || n > INT32_MAX)
+        return -EINVAL;
+    while (accepted < n) {
+        int rc = route_part(multi, &tasks[accepted], n - accepted, &size);
+        if (rc < 0)
+            return accepted ? (int)accepted : rc;
+        accepted += (unsigned)rc;
+    }
+    return (int)accepted;
+}
