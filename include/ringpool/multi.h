@@ -2,9 +2,10 @@
  * The multi pool: several pools behind one door, each with workers and a queue of its own.
  *
  * A submit chooses a pool by the strategy. If that one has no room it looks once for the pool with the fewest tasks, and
- * if none has room it does there what the task's overload policy says. A task of one of the pools that must wait does so
- * at its own pool, where a worker stands in for it. The pools share nothing but what their options name: one that is
- * full, panics or hangs costs the others nothing.
+ * if none has room it does there what the task's overload policy says. A submitter that blocks waits for room in any
+ * pool, first in, first out, and is overtaken by at most 1024 later submits plus one for each thread that is inside
+ * submit at that moment; but a task of one of the pools waits at its own pool, where a worker stands in for it. The pools
+ * share nothing but what their options name: one that is full, panics or hangs costs the others nothing.
  *
  * Pools are numbered from 0. rp_multi_add gives the lowest number that is free; the number of a removed pool stays free
  * until then. Pools come and go while everything else runs: a submit lands in a pool of the moment or returns an error.
@@ -58,7 +59,7 @@ struct rp_multi_view {
 
 enum rp_multi_health_step {
     RP_MULTI_OUT = 1,  /* found sick, and taken out of the rotation */
-    RP_MULTI_REBOOTED, /* its blocked submitters went elsewhere, its queue met the release policy, it is open again */
+    RP_MULTI_REBOOTED, /* who blocked at it went elsewhere, its queue met the release policy, it is open again */
     RP_MULTI_BACK,     /* found well, and back in the rotation */
 };
 
@@ -82,7 +83,7 @@ struct rp_multi_options {
     const struct rp_pool_options *pool; /* of every pool, those added later too; copied with what it points to, except
                                            the log's, the hooks' and the allocator's user pointers. The multi pool takes
                                            log, name, allocator and backend from here as well. NULL: defaults. To the
-                                           name, cut at 6 bytes, each pool adds its number */
+                                           name each pool adds a dot and its number, cutting the name so that all fits */
     void (*configure)(void *user, unsigned index, struct rp_pool_options *options); /* before pool `index` is made: may
                                            change its options (other CPUs for each, say). NULL: all alike */
     void *configure_user;
@@ -125,7 +126,8 @@ RP_API int rp_multi_create(struct rp_multi **multi, unsigned pools, unsigned cap
 
 /*
  * As the verbs of the pool. The deadline holds over all that a submit does, however many pools it tries. -EAGAIN means
- * that no pool had room. A submitter that blocks at a pool which is removed or rebooted meanwhile goes on to another.
+ * that no pool had room and the task may not wait, or that as many submitters block as max_blocking of the pools'
+ * options, times the pools, allows.
  */
 RP_API int rp_multi_submit(struct rp_multi *multi, void (*fn)(void *arg), void *arg);
 RP_API int rp_multi_try_submit(struct rp_multi *multi, void (*fn)(void *arg), void *arg);
@@ -201,7 +203,7 @@ RP_API int rp_multi_add(struct rp_multi *multi, unsigned capacity);
 
 /*
  * Takes a pool out and returns when no submit can choose it any more. It drains in the background: what it accepted
- * still runs (or is dropped by its release policy), its blocked submitters go on to another pool, its workers end.
+ * still runs (or is dropped by its release policy), and its workers end.
  * -ENOENT: there is no such pool; -EBUSY: it is the last one.
  */
 RP_API int rp_multi_remove(struct rp_multi *multi, unsigned index);

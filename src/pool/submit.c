@@ -418,7 +418,7 @@ unsigned submit_fast_batch(struct pool *pool, const struct rp_task *tasks, unsig
 
 bool submit_blocks(const struct pool *pool, struct how how)
 {
-    return overload_of(pool, how.overload) == RP_OVERLOAD_BLOCK;
+    return may_block(pool, how.overload);
 }
 
 int submit_as_guest(struct pool *pool, const struct entry *entry, struct how how, bool last)

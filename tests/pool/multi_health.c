@@ -1,0 +1,240 @@
+/*
+ * The health check: a pool that does no work is taken out, rebooted and put back, and each step is told.
+ */
+#include "multi.h"
+
+struct diary {
+    struct rp_multi *multi;
+    _Atomic uint32_t out, rebooted, back, cause, index, spare;
+    _Atomic uint32_t destroys; /* on_health destroys the multi pool */
+    _Atomic int rc;
+    _Atomic uint32_t warnings;
+};
+
+static void on_health(void *user, const struct rp_multi_health *event)
+{
+    struct diary *diary = user;
+
+    store_seq(&diary->index, event->index);
+    store_seq(&diary->cause, (uint32_t)event->cause);
+    if (event->spare)
+        store_seq(&diary->spare, event->spare);
+    if (event->step == RP_MULTI_OUT && load_seq(&diary->destroys))
+        store_seq(&diary->rc, rp_multi_destroy(diary->multi));
+    add_seq(event->step == RP_MULTI_OUT        ? &diary->out
+            : event->step == RP_MULTI_REBOOTED ? &diary->rebooted
+                                               : &diary->back,
+            1);
+}
+
+static void on_log(void *user, int level, const char *message)
+{
+    (void)message;
+    if (level == RP_LOG_WARNING)
+        add_seq(&((struct diary *)user)->warnings, 1);
+}
+
+static struct rp_multi *watched(struct diary *diary, unsigned pools, unsigned capacity, unsigned max_extra)
+{
+    struct rp_pool_options pool = {.log = on_log, .log_user = diary, .max_extra = max_extra};
+    struct rp_multi_options options = {
+        .pool = &pool, .health_ns = 2 * MS, .hang_ns = 20 * MS, .on_health = on_health, .health_user = diary};
+
+    return diary->multi = multi_make(pools, capacity, RP_ROUND_ROBIN, &options);
+}
+
+static bool is_out(struct rp_multi *multi, unsigned index)
+{
+    struct rp_multi_info info[8];
+
+    cr_assert_gt(rp_multi_pools(multi, info, 8), (int)index);
+    return info[index].out;
+}
+
+/* Its hung workers are stood in for by as many others, so that it works though nobody can end their tasks. */
+Test(multi_health, a_hung_pool_goes_out_is_rebooted_and_comes_back)
+{
+    struct diary diary = {0};
+    struct gate gate = {0};
+    _Atomic uint32_t ran = 0;
+    struct rp_multi *multi = watched(&diary, 2, 2, 0);
+
+    hold_pool(multi, 1, &gate, 2);
+    cr_assert_eq(rp_multi_submit(multi, count_task, (void *)&ran), 0); /* the check sleeps until a submit comes */
+    AWAIT(load_seq(&diary.back) == 1);
+    cr_assert_eq(load_seq(&diary.out), 1);
+    cr_assert_eq(load_seq(&diary.rebooted), 1);
+    cr_assert_eq(load_seq(&diary.index), 1);
+    cr_assert_eq(load_seq(&diary.cause), RP_MULTI_HUNG);
+    cr_assert_eq(load_seq(&diary.spare), 2);
+    cr_assert_geq(load_seq(&diary.warnings), 3);
+    cr_assert_not(is_out(multi, 1));
+    for (int i = 0; i < 10; i++)
+        cr_assert_eq(rp_pool_submit(rp_multi_pool(multi, 1), count_task, (void *)&ran), 0);
+    AWAIT(load_seq(&ran) == 11);
+    gate_open(&gate);
+    AWAIT(rp_pool_running(rp_multi_pool(multi, 1)) <= 2); /* the spare ones end as the hung ones return */
+    struct rp_multi_info info[2];
+    AWAIT(rp_multi_pools(multi, info, 2) == 2 && info[1].spare == 0);
+    multi_end(multi);
+}
+
+/* No worker may stand in: it stays out until a task returns, and gets no task meanwhile. */
+Test(multi_health, a_pool_that_cannot_be_cured_stays_out_until_it_works)
+{
+    struct diary diary = {0};
+    struct gate gate = {0}, more = {0};
+    _Atomic uint32_t ran = 0;
+    struct rp_multi *multi = watched(&diary, 3, 1, 1);
+
+    hold_pool(multi, 0, &gate, 1);
+    cr_assert_eq(rp_multi_submit(multi, count_task, (void *)&ran), 0);
+    AWAIT(load_seq(&diary.back) == 1); /* by its one spare worker */
+    hold_pool(multi, 0, &more, 1);
+    AWAIT(load_seq(&diary.out) == 2 && load_seq(&diary.rebooted) == 2);
+    cr_assert(is_out(multi, 0));
+    for (uint32_t i = 0; i < 30; i++) {
+        cr_assert_eq(rp_multi_submit(multi, count_task, (void *)&ran), 0);
+        AWAIT(load_seq(&ran) == i + 2);
+    }
+    cr_assert_eq(given(multi, 0), 2);
+    cr_assert_eq(load_seq(&diary.back), 1);
+    gate_open(&more);
+    AWAIT(load_seq(&diary.back) == 2);
+    cr_assert_not(is_out(multi, 0));
+    gate_open(&gate);
+    multi_end(multi);
+}
+
+static int submit_gated(struct rp_pool *multi, void *gate)
+{
+    return rp_multi_submit((struct rp_multi *)(void *)multi, gate_pass, gate);
+}
+
+/* The only pool is the worst and the best: it is used though it is out, and its reboot refuses nobody. */
+Test(multi_health, the_only_pool_is_rebooted_without_refusing_anybody)
+{
+    struct diary diary = {0};
+    struct gate gate = {0};
+    struct caller caller;
+    struct rp_multi *multi = watched(&diary, 1, 2, 0);
+
+    hold(multi, &gate, 2);
+    caller_start(&caller, (struct rp_pool *)(void *)multi, submit_gated, &gate);
+    cr_assert_eq(caller_end(&caller), 0); /* into a spare worker */
+    cr_assert_geq(load_seq(&diary.out), 1);
+    gate_open(&gate);
+    multi_end(multi);
+}
+
+static void beating(void *arg)
+{
+    struct gate *gate = arg;
+
+    add_seq(&gate->inside, 1);
+    while (!load_seq(&gate->opened)) {
+        rp_heartbeat();
+        nap(MS);
+    }
+}
+
+/* Its age is reset again and again; another pool hangs meanwhile, which shows that looks were made. */
+Test(multi_health, a_task_that_beats_does_not_hang)
+{
+    struct diary diary = {0};
+    struct gate gate = {0}, hung = {0};
+    struct rp_pool_options pool = {.log_level = RP_LOG_NONE};
+    struct rp_multi_options options = {
+        .pool = &pool, .health_ns = 5 * MS, .hang_ns = 3000 * MS, .on_health = on_health, .health_user = &diary};
+    struct rp_multi *multi = multi_make(2, 1, RP_ROUND_ROBIN, &options);
+
+    cr_assert_eq(rp_pool_submit(rp_multi_pool(multi, 0), beating, &gate), 0);
+    cr_assert_eq(rp_pool_submit(rp_multi_pool(multi, 1), gate_pass, &hung), 0);
+    AWAIT(load_seq(&gate.inside) == 1 && load_seq(&hung.inside) == 1);
+    struct caller caller;
+    caller_start(&caller, (struct rp_pool *)(void *)multi, submit_gated, &hung);
+    AWAIT(load_seq(&diary.out) >= 1);
+    cr_assert_eq(load_seq(&diary.index), 1);
+    cr_assert_not(is_out(multi, 0));
+    gate_open(&gate);
+    gate_open(&hung);
+    cr_assert_eq(caller_end(&caller), 0);
+    multi_end(multi);
+}
+
+/* Deferred, as it runs on the check's own thread, which must not wait for itself. */
+Test(multi_health, the_callback_may_destroy)
+{
+    struct holdings before = holdings_now();
+    struct diary diary = {.destroys = 1, .rc = 1};
+    struct gate gate = {0};
+    struct rp_multi *multi = watched(&diary, 2, 1, 0);
+
+    hold(multi, &gate, 2);
+    AWAIT(load_seq(&diary.rebooted) >= 1);
+    cr_assert_eq(load_seq(&diary.rc), 0);
+    gate_open(&gate);
+    ASSERT_NOTHING_LEFT(before);
+}
+
+/* With nothing in flight its thread sleeps without a time limit: it takes no turn at all. */
+Test(multi_health, is_asleep_while_nothing_is_in_flight)
+{
+    struct diary diary = {0};
+    struct rp_multi *multi = watched(&diary, 2, 1, 0);
+    _Atomic uint32_t ran = 0;
+    char state[256];
+
+    cr_assert_eq(rp_multi_submit(multi, count_task, (void *)&ran), 0);
+    AWAIT(load_seq(&ran) == 1);
+    nap(30 * MS); /* to go to sleep; if it has not by then, the test sees less and still passes */
+    cr_assert_eq(count_threads_named("rp-health"), 1);
+    DIR *tasks = opendir("/proc/self/task");
+    cr_assert_not_null(tasks);
+    for (struct dirent *entry; (entry = readdir(tasks));)
+        if (entry->d_name[0] != '.' && thread_is_named(entry->d_name, "rp-health")) {
+            thread_file(entry->d_name, "syscall", state, sizeof(state));
+            unsigned long nr, word, op, value, timeout;
+            if (sscanf(state, "%lu %lx %lx %lx %lx", &nr, &word, &op, &value, &timeout) == 5)
+                cr_assert_eq(timeout, 0, "it sleeps with a time limit: %s", state);
+        }
+    closedir(tasks);
+    multi_end(multi);
+}
+
+/* --- isolation ---------------------------------------------------------------------------------------------------- */
+
+static void panicking(void *arg)
+{
+    (void)arg;
+    rp_panic("on purpose");
+}
+
+/*
+ * Adversary: pool 0 is full, then panics without end, then hangs. Whatever is submitted through the multi pool must run
+ * all the same, and one who blocks must not be bound to the pool that hangs.
+ */
+Test(multi_health, one_bad_pool_holds_up_nobody)
+{
+    static const enum rp_strategy all[] = {RP_ROUND_ROBIN, RP_LEAST_TASKS, RP_TWO_CHOICES,
+                                           RP_RANDOM,      RP_LOCAL,       RP_AUTO};
+
+    for (unsigned s = 0; s < sizeof(all) / sizeof(all[0]); s++) {
+        struct rp_pool_options pool = {.log_level = RP_LOG_NONE};
+        struct rp_multi *multi = multi_make(3, 2, all[s], &(struct rp_multi_options){.pool = &pool});
+        _Atomic uint32_t ran = 0;
+        struct gate gate = {0};
+
+        for (int i = 0; i < 200; i++) {
+            cr_assert_eq(rp_pool_submit(rp_multi_pool(multi, 0), panicking, NULL), 0);
+            cr_assert_eq(rp_multi_submit(multi, count_task, (void *)&ran), 0);
+        }
+        hold_pool(multi, 0, &gate, 2);
+        for (int i = 0; i < 2000; i++)
+            cr_assert_eq(rp_multi_submit(multi, count_task, (void *)&ran), 0);
+        AWAIT(load_seq(&ran) == 2200);
+        cr_assert_eq(given(multi, 0), 2);
+        gate_open(&gate);
+        multi_end(multi);
+    }
+}
