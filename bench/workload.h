@@ -30,6 +30,9 @@ int latency_load(const struct executor *executor, int argc, char **argv);
 int idle_run(const struct executor *executor, int argc, char **argv);
 int fanout_run(const struct executor *executor, int argc, char **argv);
 
+/* Ours alone: has no counterpart among the peers (multi.c). */
+int bench_multi(int argc, char **argv);
+
 /* A table of a few shapes of ours, in less than 20 s. */
 int bench_quick(void);
 

@@ -15,6 +15,7 @@ static const struct {
     const char *summary;
 } others[] = {
     {"lock", bench_lock, "rp_lock beside pthread_mutex and a spinlock"},
+    {"multi", bench_multi, "the strategies of the multi pool: waits, shares, cost, isolation"},
 };
 
 #define OTHERS (sizeof(others) / sizeof(others[0]))

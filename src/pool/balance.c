@@ -34,18 +34,20 @@ static inline struct measure measure_of(const struct multi *multi, const struct 
     uint32_t done = (uint32_t)load_seq(&pool->runq.done);
     uint64_t tail = load_seq(&pool->runq.tail);
     uint32_t flight = (tail_accepted(tail) - done) & FLIGHT_MASK;
-    struct measure m = {.load = flight + room_blocked(pool), .weight = seat->weight};
+    struct measure m = {.load = flight, .weight = seat->weight};
 
     if (multi->options.weigh_by_capacity)
         m.weight *= load_relaxed(&pool->capacity); /* a figure to compare by */
-    if (tail & TAIL_CLOSED)
+    if (tail & TAIL_CLOSED) {
         m.rank = CLOSED;
-    else if (flight >= load_relaxed(&pool->runq.limit)) /* a hint: the claim decides */
+    } else if (flight >= load_relaxed(&pool->runq.limit)) { /* a hint: the claim decides */
         m.rank = FULL;
-    else if (!load_relaxed(&pool->alive) && load_relaxed(&pool->spawn_failing)) /* hints */
+        m.load += room_blocked(pool); /* who blocks at this very pool: none where there is room, which saves a line */
+    } else if (!load_relaxed(&pool->alive) && load_relaxed(&pool->spawn_failing)) { /* hints */
         m.rank = FULL;
-    else
+    } else {
         m.rank = OPEN;
+    }
     return m;
 }
 
