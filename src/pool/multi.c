@@ -12,6 +12,7 @@
 #include "pool/multi.h"
 
 #include "base/alloc.h"
+#include "base/cpu.h"
 #include "base/futex.h"
 #include "base/rcu.h"
 
@@ -20,6 +21,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#define ROOM_SPIN_NS 20000
 #define AUTO_HIGH 70
 #define AUTO_LOW 50
 #define HANG_DEFAULT_NS INT64_C(10000000000)
@@ -901,6 +903,7 @@ static int multi_init(struct multi *multi, unsigned pools, unsigned capacity, co
 
     CDS_INIT_LIST_HEAD(&multi->draining);
     lobby_init(&multi->lobby);
+    multi->spin_ns = cpu_allowed() > 1 ? ROOM_SPIN_NS : 0;
     multi->reap.run = multi_reap;
     if (rc || (rc = reactor_get(&multi->reactor, multi->pool_options.backend, false)))
         return rc;

@@ -80,7 +80,8 @@ struct multi {
     _Atomic uint32_t strategy;                            /* enum rp_strategy; any thread */
     _Atomic uint32_t leaning;                             /* of RP_AUTO: 1 least tasks; whoever samples, by CAS */
     _Atomic uint32_t forked;                              /* set in a forked child */
-    _Atomic uint32_t rebooting;                           /* pools that are closed for a moment only */
+    int64_t spin_ns;            /* C: how long a submitter looks for room before it waits; 0: on a single CPU */
+    _Atomic uint32_t rebooting; /* pools that are closed for a moment only */
     struct health health;
     struct rp_multi_options options;            /* C; what it points to is ours */
     struct rp_pool_options pool_options;        /* C */

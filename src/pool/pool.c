@@ -133,9 +133,8 @@ static void enders_wake(struct pool *pool)
 
 void pool_notify_enders(struct pool *pool)
 {
-    if (load_seq(&pool->room.attention) < ATTENTION_ENDER)
+    if ((load_seq(&pool->room.attention) & ~ATTENTION_WATCH) < ATTENTION_ENDER)
         return;
-    pool_progress(pool);
     if (!has_ended(pool, true) && !has_ended(pool, false) && load_seq(&pool->alive) && runq_closed(&pool->runq))
         return;
     enders_wake(pool);

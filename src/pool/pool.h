@@ -122,6 +122,7 @@ struct room {
 };
 
 #define ATTENTION_ENDER (UINT64_C(1) << 32)
+#define ATTENTION_WATCH (UINT64_C(1) << 63) /* the owner wants to hear of room: see lobby.c */
 
 struct pool {
     struct runq runq;
@@ -197,7 +198,7 @@ struct pool {
  * Whom the pool belongs to, if not to the user. Two run at its end, on whatever thread ends it, without a lock:
  * `ended` while the pool, in which nothing happens any more, can still be read; `gone` when its memory was freed and
  * its handle may be given out again. `progress`, any thread, also under the pool's lock: there may be room, or the pool
- * was opened or closed; for the end of a task only while the owner has raised room.attention by ATTENTION_ENDER.
+ * was opened or closed; for the end of a task only while the owner has set ATTENTION_WATCH.
  */
 struct pool_owner {
     void (*progress)(struct pool_owner *owner);

@@ -29,7 +29,9 @@ static __attribute__((noinline)) void task_ended_watched(struct pool *pool, uint
 {
     if ((uint32_t)attention)
         room_signal(pool);
-    if (attention >= ATTENTION_ENDER)
+    if (attention & ATTENTION_WATCH)
+        pool_progress(pool);
+    if ((attention & ~ATTENTION_WATCH) >= ATTENTION_ENDER)
         pool_notify_enders(pool); /* which tells them only when this was the last that they wait for */
 }
 
