@@ -7,7 +7,7 @@
  *                    asked for, and a single pool of all workers. The wait counts from the time-table, not from submit
  *   test=choose      ns for submitting to pools whose workers are held, so that nothing but the submit runs, less the
  *                    same to the pools directly in turn: entering, choosing, and touching what it takes
- *   test=throughput  empty tasks from 4 threads, through the multi pool and to a single pool, in turns of one run
+ *   test=throughput  tasks that compute for work_ns from 4 threads, through the multi pool and to a single pool, in turns of one run
  *   test=isolation   the wait of tasks while pool 0 is well, full, panicking and hung, the latter until the health check
  *                    has it back
  *
@@ -42,7 +42,7 @@ static const char *const strategy_words[] = {"round_robin", "least_tasks", "two_
                                              "local",       "auto",        "all",         NULL};
 
 struct run {
-    uint64_t test, strategy, pools, workers, queue, skew, long_ms, load, seconds;
+    uint64_t test, strategy, pools, workers, queue, skew, long_ms, load, seconds, work_ns;
     struct record record;
 };
 
@@ -287,6 +287,8 @@ static int choose(struct run *run)
 struct burst {
     struct target target;
     uint64_t n; /* of each submitter */
+    void (*fn)(void *arg);
+    void *arg;
     _Atomic int rc;
 };
 
@@ -297,16 +299,20 @@ static void burst(void *arg, unsigned i)
 
     (void)i;
     for (uint64_t k = 0; k < b->n && rc == 0; k++)
-        rc = b->target.multi ? rp_multi_submit(b->target.multi, task_count, NULL)
-                             : rp_pool_submit(b->target.pool, task_count, NULL);
+        rc = b->target.multi ? rp_multi_submit(b->target.multi, b->fn, b->arg)
+                             : rp_pool_submit(b->target.pool, b->fn, b->arg);
     if (rc)
         b->rc = rc;
 }
 
 /* Million tasks a second. */
-static double burst_speed(struct target target, uint64_t n, int *rc)
+static double burst_speed(const struct run *run, struct target target, int *rc)
 {
-    struct burst b = {.target = target, .n = n / SUBMITTERS};
+    uint64_t steps = run->work_ns ? meter_steps(run->work_ns) : 0;
+    struct burst b = {.target = target,
+                      .n = 200000 * run->seconds / SUBMITTERS / (1 + run->work_ns / 1000),
+                      .fn = steps ? task_spin : task_count,
+                      .arg = (void *)(uintptr_t)steps}; /* NOLINT(performance-no-int-to-ptr) */
     uint64_t before = cells_tasks();
     struct usage begun;
     int made = threads_run(SUBMITTERS, burst, &b, &begun);
@@ -321,18 +327,20 @@ static double burst_speed(struct target target, uint64_t n, int *rc)
 
 static int throughput_of(struct run *run, enum rp_strategy strategy)
 {
-    struct rp_pool_options each = {.prealloc = true, .no_purge = true};
+    struct rp_pool_options each = {.queue_depth = (unsigned)run->queue, .prealloc = true, .no_purge = true};
+    struct rp_pool_options all = each;
     unsigned pools = (unsigned)run->pools, workers = (unsigned)run->workers;
     double speed[2][ROUNDS];
     struct target multi = {0}, single = {0};
     int rc = rp_multi_create(&multi.multi, pools, workers, strategy, &(struct rp_multi_options){.pool = &each});
 
+    all.queue_depth *= pools;
     if (!rc)
-        rc = rp_pool_create(&single.pool, pools * workers, &each);
+        rc = rp_pool_create(&single.pool, pools * workers, &all);
     for (int round = 0; round < ROUNDS && rc == 0; round++) {
-        speed[0][round] = burst_speed(multi, 200000 * run->seconds, &rc);
+        speed[0][round] = burst_speed(run, multi, &rc);
         if (!rc)
-            speed[1][round] = burst_speed(single, 200000 * run->seconds, &rc);
+            speed[1][round] = burst_speed(run, single, &rc);
     }
     if (!rc) {
         double m = 0, s = 0;
@@ -508,6 +516,7 @@ int bench_multi(int argc, char **argv)
         {"long_ms", 1, 60000, &run.long_ms, "mixed: how long a long task sleeps", NULL},
         {"load", 1, 100, &run.load, "percent of the workers' time that the tasks take (isolation: half of it)", NULL},
         {"seconds", 1, 3600, &run.seconds, "of each measurement; throughput: times 200000 tasks a round", NULL},
+        {"work_ns", 0, 1000000, &run.work_ns, "throughput: how long a task computes", NULL},
     };
     bool json;
     enum args_parsed parsed = workload_args(&ringpool_executor, &run.record, keys, NKEYS(keys), 0, argc, argv, &json);
