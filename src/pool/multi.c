@@ -240,7 +240,7 @@ int rp_multi_tune(struct rp_multi *handle, unsigned capacity)
     if (!rc) {
         rc = divide_capacity(held, n, capacity);
         for (unsigned i = 0; i < n && !rc; i++)
-            rc = rp_pool_tune(handle_of(held[i].member->pool), held[i].share);
+            rc = pool_tune(held[i].member->pool, held[i].share, true); /* it may just be rebooted or removed */
         held_leave(multi, held, n);
     }
     multi_guest_leave(multi);
@@ -257,7 +257,7 @@ int rp_multi_tune_pool(struct rp_multi *handle, unsigned index, unsigned capacit
     struct member *member = roster_hold(multi, index);
     rc = load_seq(&multi->state) & MULTI_CLOSED ? -ESHUTDOWN : member ? 0 : -ENOENT;
     if (!rc)
-        rc = rp_pool_tune(handle_of(member->pool), capacity);
+        rc = pool_tune(member->pool, capacity, true);
     if (member)
         guest_leave(member->pool);
     multi_guest_leave(multi);
@@ -281,7 +281,7 @@ static int prewarm(struct held *held, unsigned n, unsigned workers)
     divide(held, n, workers, 0);
     for (unsigned i = 0; i < n; i++) {
         int rc = rp_pool_prewarm(handle_of(held[i].member->pool), held[i].share);
-        if (rc < 0)
+        if (rc < 0 && rc != -ESHUTDOWN) /* it is just rebooted or removed */
             error = rc;
     }
     unsigned after = live(held, n);

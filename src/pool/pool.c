@@ -62,18 +62,15 @@ void pool_settle(struct pool *pool)
     pool_progress(pool);
 }
 
-int rp_pool_tune(struct rp_pool *handle, unsigned capacity)
+int pool_tune(struct pool *pool, unsigned capacity, bool closed_too)
 {
-    struct pool *pool;
+    int rc = 0;
 
     if (!capacity_valid(capacity))
         return -EINVAL;
-    int rc = guest_enter(handle, &pool);
-    if (rc)
-        return rc;
     capacity = capacity_or_default(capacity);
     rp_lock_acquire(&pool->lock);
-    if (runq_closed(&pool->runq))
+    if (!closed_too && runq_closed(&pool->runq))
         rc = -ESHUTDOWN;
     else if (capacity < pool->min_workers)
         rc = -EINVAL;
@@ -86,6 +83,19 @@ int rp_pool_tune(struct rp_pool *handle, unsigned capacity)
         log_emit(&pool->log, RP_LOG_INFO, "pool %s: tuned to %u", pool->name, capacity);
         pool_settle(pool);
     }
+    return rc;
+}
+
+int rp_pool_tune(struct rp_pool *handle, unsigned capacity)
+{
+    struct pool *pool;
+
+    if (!capacity_valid(capacity))
+        return -EINVAL;
+    int rc = guest_enter(handle, &pool);
+    if (rc)
+        return rc;
+    rc = pool_tune(pool, capacity, false);
     guest_leave(pool);
     return rc;
 }

@@ -410,6 +410,8 @@ void tick_fire(struct timer *timer);
 
 /* --- pool.c ------------------------------------------------------------------------------------------------------- */
 
+/* rp_pool_tune for a guest; `closed_too`: also while the pool is closed. */
+int pool_tune(struct pool *pool, unsigned capacity, bool closed_too);
 /* Recomputes target and limit from capacity and extra. The caller holds the lock. */
 void pool_retarget_locked(struct pool *pool);
 /* What a change of the limits owes to others: room for blocked submitters, workers for tasks, an end for surplus ones. */
