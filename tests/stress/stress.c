@@ -40,6 +40,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "multi.h"
+
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define FAULTS false        /* the sanitizers keep SIGSEGV to themselves */
 #define STACK (2048 * 1024) /* and put a megabyte of their own at the end of each stack */
@@ -1076,6 +1078,8 @@ int main(int argc, char **argv)
     uint64_t rounds = 0, first = 0;
     pthread_t dog;
 
+    if (argc > 1 && !strcmp(argv[1], "multi"))
+        return stress_multi(argc - 1, argv + 1);
     seed = (uint64_t)rp_now() ^ (uint64_t)getpid() << 40;
     for (int i = 1; i < argc; i += 2) {
         const char *name = argv[i], *value = i + 1 < argc ? argv[i + 1] : NULL;
