@@ -126,7 +126,7 @@ static void sort_ready(struct pool *pool, struct list *list, unsigned here)
     while (mine.ready) {
         struct rp_future *future = ready_pop(&mine.ready);
 
-        if (future->pool != pool->handle) {
+        if (&future->pool->handle != pool->handle) {
             future_release(future);
             continue;
         }
