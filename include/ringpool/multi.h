@@ -20,7 +20,11 @@
 #define RINGPOOL_MULTI_H
 
 #include <ringpool/base.h>
+#include <ringpool/future.h>
+#include <ringpool/group.h>
 #include <ringpool/pool.h>
+#include <ringpool/retry.h>
+#include <ringpool/strand.h>
 #include <ringpool/task.h>
 
 #ifdef __cplusplus
@@ -140,6 +144,28 @@ RP_API int rp_multi_submit_task(struct rp_multi *multi, const struct rp_task *ta
  * Accepted is a prefix of the array. Tasks of one batch that go to different pools have no order among them.
  */
 RP_API int rp_multi_submit_batch(struct rp_multi *multi, const struct rp_task *tasks, unsigned n);
+
+/*
+ * Futures, retries, groups and strands whose tasks the strategy sends to one of the pools each: what future.h, retry.h,
+ * group.h and strand.h say of a pool, the errors too, holds here of the multi pool. Contexts and completion queues
+ * come with rp_multi_submit_task.
+ *   A worker that waits for a future helps with it only if that waits at its own pool; else it sleeps, and its pool may
+ * have one more worker meanwhile, so that pools whose tasks wait for one another get on, too.
+ *   A continuation whose pool is NULL is sent anew, or runs on the worker that ended what it continues if that one is
+ * of any of the pools. Each attempt of a retry is sent anew: one that finds no room comes later, and a removed pool
+ * ends none. A strand's key is sent anew whenever it gets its first task, and when others wait for its worker. A strand
+ * must be destroyed before the multi pool.
+ */
+RP_API int rp_multi_submit_future(struct rp_multi *multi, int (*fn)(void *arg, void **value), void *arg,
+                                  struct rp_future **future);
+RP_API int rp_multi_submit_future_task(struct rp_multi *multi, int (*fn)(void *arg, void **value),
+                                       const struct rp_task *task, struct rp_future **future);
+RP_API int rp_multi_submit_retry(struct rp_multi *multi, int (*fn)(void *arg, void **value), const struct rp_task *task,
+                                 const struct rp_retry *retry, struct rp_future **future);
+RP_API int rp_multi_group_create(struct rp_group **group, struct rp_multi *multi,
+                                 const struct rp_group_options *options);
+RP_API int rp_multi_strand_create(struct rp_strand **strand, struct rp_multi *multi,
+                                  const struct rp_strand_options *options);
 
 /*
  * Sets the capacity of all pools together. Each gets at least 1, and of the rest a share by its weight of options and

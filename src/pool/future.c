@@ -27,6 +27,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <ringpool/multi.h>
 
 const void *thread_self(void)
 {
@@ -290,23 +291,6 @@ static int task_check_fields(const struct rp_task *task)
     return rc ? rc : ctx_err(task->ctx);
 }
 
-static struct rp_future *future_alloc(struct rp_pool *handle, int *rc)
-{
-    struct pool *pool;
-
-    *rc = guest_enter(handle, &pool);
-    if (*rc)
-        return NULL;
-    *rc = runq_closed(&pool->runq) ? -ESHUTDOWN : 0;
-    struct rp_future *future = *rc ? NULL : alloc_zeroed(&pool->allocator, 1, sizeof(*future));
-    if (future)
-        future->allocator = pool->allocator;
-    else if (!*rc)
-        *rc = -ENOMEM;
-    guest_leave(pool);
-    return future;
-}
-
 /* Without the lock of the tree. */
 static void guard_fire(struct watch *watch, int reason)
 {
@@ -317,15 +301,17 @@ static void guard_fire(struct watch *watch, int reason)
     future_unref(future);
 }
 
-int future_create(struct rp_pool *pool, const struct rp_task *task, struct rp_future **out)
+int future_create(struct door door, const struct rp_task *task, struct rp_future **out)
 {
-    int rc = pool ? task_check_fields(task) : -EINVAL;
+    struct rp_allocator allocator;
+    int rc = door.pool || door.multi ? task_check_fields(task) : -EINVAL;
 
     if (rc)
         return rc;
-    struct rp_future *future = future_alloc(pool, &rc);
+    struct rp_future *future = door_alloc(door, sizeof(*future), &allocator, &rc);
     if (rc)
         return rc;
+    future->allocator = allocator;
     if (task->cq && (rc = cq_reserve(task->cq))) {
         alloc_free(&future->allocator, future);
         return rc;
@@ -336,7 +322,8 @@ int future_create(struct rp_pool *pool, const struct rp_task *task, struct rp_fu
     future->generation = fork_generation();
     future->task = *task;
     rp_ctx_hold(task->ctx);
-    future->pool = pool;
+    future->door = door;
+    store_relaxed(&future->pool, door.pool); /* nobody else sees it yet */
     future->ctx_watch = (struct watch){.fire = guard_fire, .deferred = true};
     CDS_INIT_LIST_HEAD(&future->watches);
     *out = future;
@@ -358,7 +345,7 @@ int future_submit(struct rp_future *future)
 
     future_ref(future);                   /* the entry's */
     or_seq(&future->word, FUTURE_QUEUED); /* nobody else sees it until this returns */
-    int rc = pool_submit_job(future->pool, &entry, &future->task);
+    int rc = door_submit(future->door, &entry, &future->task, &future->pool);
     if (rc)
         future_unref(future);
     else
@@ -389,7 +376,7 @@ static int submit_late(struct rp_future *future, int overload)
 
     task.overload = overload;
     future_ref(future); /* ours, for the line below */
-    int rc = pool_submit_job(future->pool, &entry, &task);
+    int rc = door_submit(future->door, &entry, &task, &future->pool);
     if (!rc)
         or_seq(&future->word, FUTURE_QUEUED);
     future_unref(future);
@@ -411,8 +398,8 @@ void future_release(struct rp_future *future)
 
 /* --- the user's calls ------------------------------------------------------------------------------------------- */
 
-int rp_pool_submit_future_task(struct rp_pool *pool, int (*fn)(void *arg, void **value), const struct rp_task *like,
-                               struct rp_future **out)
+static int submit_task(struct door door, int (*fn)(void *arg, void **value), const struct rp_task *like,
+                       struct rp_future **out)
 {
     struct rp_future *future;
 
@@ -424,7 +411,7 @@ int rp_pool_submit_future_task(struct rp_pool *pool, int (*fn)(void *arg, void *
     struct rp_task task = *like;
     if (!task.ctx)
         task.ctx = ctx_inherited();
-    int rc = future_create(pool, &task, &future);
+    int rc = future_create(door, &task, &future);
     if (rc)
         return rc;
     future->fn = fn;
@@ -436,9 +423,27 @@ int rp_pool_submit_future_task(struct rp_pool *pool, int (*fn)(void *arg, void *
     return rc;
 }
 
+int rp_pool_submit_future_task(struct rp_pool *pool, int (*fn)(void *arg, void **value), const struct rp_task *like,
+                               struct rp_future **out)
+{
+    return submit_task(door_pool(pool), fn, like, out);
+}
+
 int rp_pool_submit_future(struct rp_pool *pool, int (*fn)(void *arg, void **value), void *arg, struct rp_future **out)
 {
-    return rp_pool_submit_future_task(pool, fn, &(struct rp_task){.arg = arg}, out);
+    return submit_task(door_pool(pool), fn, &(struct rp_task){.arg = arg}, out);
+}
+
+int rp_multi_submit_future_task(struct rp_multi *multi, int (*fn)(void *arg, void **value), const struct rp_task *like,
+                                struct rp_future **out)
+{
+    return submit_task(door_multi(multi), fn, like, out);
+}
+
+int rp_multi_submit_future(struct rp_multi *multi, int (*fn)(void *arg, void **value), void *arg,
+                           struct rp_future **out)
+{
+    return submit_task(door_multi(multi), fn, &(struct rp_task){.arg = arg}, out);
 }
 
 bool rp_future_done(const struct rp_future *future)

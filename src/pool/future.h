@@ -43,8 +43,10 @@ struct rp_future {
     int (*fn)(void *arg, void **result); /* c: one of the three */
     int (*next)(void *arg, int rc, void *value, void **result); /* c: of a continuation */
     int (*part)(void *arg);                                     /* c: of a group's member */
-    struct rp_task task;           /* c: arg, dropped, label, priority, overload, deadline, timeout, ctx (held), cq */
-    struct rp_pool *pool;          /* c */
+    struct rp_task task; /* c: arg, dropped, label, priority, overload, deadline, timeout, ctx (held), cq */
+    struct door door;    /* c */
+    _Atomic(struct rp_pool *)
+        pool; /* behind the door, where it was submitted last; before that of a multi pool's: NULL */
     struct rp_allocator allocator; /* c */
     _Atomic(const void *) runner;  /* the thread that claimed it, as thread_self() names it: compared only */
     _Atomic int cpu;               /* where it was claimed */
@@ -87,7 +89,7 @@ static inline int future_usable(const struct rp_future *future)
 }
 
 /* Makes one with a single reference, not submitted. Of `task` all but fn is taken; a context is held, a cq reserved. */
-int future_create(struct rp_pool *pool, const struct rp_task *task, struct rp_future **out);
+int future_create(struct door door, const struct rp_task *task, struct rp_future **out);
 /* Refused: its completion is given back, and the caller's reference. */
 void future_discard(struct rp_future *future);
 /* Its entry, as the queue shall carry it. */

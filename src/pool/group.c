@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <ringpool/group.h>
+#include <ringpool/multi.h>
 #include <ringpool/pool.h>
 #include <string.h>
 
@@ -26,7 +27,7 @@ struct rp_group {
     _Atomic uint32_t refs; /* the owner, each member's future, the watch */
     unsigned generation;   /* c */
     bool keep_going;       /* c */
-    struct rp_pool *pool;  /* c */
+    struct door door;      /* c */
     struct rp_ctx *ctx;    /* c: held */
     struct watch watch;    /* on ctx */
     struct rp_lock lock;
@@ -164,23 +165,7 @@ static int options_check(const struct rp_group_options *o)
     return o->deadline < 0 || memcmp(o->reserved, none, sizeof(none)) != 0 ? -EINVAL : 0;
 }
 
-static int group_alloc(struct rp_pool *handle, struct rp_group **out)
-{
-    struct pool *pool;
-    int rc = guest_enter(handle, &pool);
-
-    if (rc)
-        return rc;
-    bool closed = runq_closed(&pool->runq);
-    struct rp_group *group = closed ? NULL : alloc_zeroed(&pool->allocator, 1, sizeof(*group));
-    if (group)
-        group->allocator = pool->allocator;
-    guest_leave(pool);
-    *out = group;
-    return group ? 0 : closed ? -ESHUTDOWN : -ENOMEM;
-}
-
-static int group_init(struct rp_group *group, struct rp_pool *pool, const struct rp_group_options *o)
+static int group_init(struct rp_group *group, struct door door, const struct rp_group_options *o)
 {
     struct rp_ctx *parent = o->ctx ? o->ctx : ctx_inherited();
     const struct rp_ctx_options options = {.deadline = o->deadline, .allocator = &group->allocator};
@@ -192,7 +177,7 @@ static int group_init(struct rp_group *group, struct rp_pool *pool, const struct
     store_relaxed(&group->refs, 2);   /* the owner and the watch */
     group->generation = fork_generation();
     group->keep_going = o->keep_going;
-    group->pool = pool;
+    group->door = door;
     CDS_INIT_LIST_HEAD(&group->queued);
     CDS_INIT_LIST_HEAD(&group->running);
     group->watch = (struct watch){.fire = context_ended, .deferred = true};
@@ -201,24 +186,38 @@ static int group_init(struct rp_group *group, struct rp_pool *pool, const struct
     return 0;
 }
 
-int rp_group_create(struct rp_group **out, struct rp_pool *pool, const struct rp_group_options *options)
+static int group_create(struct rp_group **out, struct door door, const struct rp_group_options *options)
 {
     static const struct rp_group_options defaults;
     const struct rp_group_options *o = options ? options : &defaults;
-    struct rp_group *group;
+    struct rp_allocator allocator;
 
     if (!out)
         return -EINVAL;
     *out = NULL;
-    int rc = pool ? options_check(o) : -EINVAL;
-    if (rc || (rc = group_alloc(pool, &group)))
-        return rc;
-    rc = group_init(group, pool, o);
+    int rc = options_check(o);
     if (rc)
-        alloc_free(&group->allocator, group);
+        return rc;
+    struct rp_group *group = door_alloc(door, sizeof(*group), &allocator, &rc);
+    if (rc)
+        return rc;
+    group->allocator = allocator;
+    rc = group_init(group, door, o);
+    if (rc)
+        alloc_free(&allocator, group);
     else
         *out = group;
     return rc;
+}
+
+int rp_group_create(struct rp_group **out, struct rp_pool *pool, const struct rp_group_options *options)
+{
+    return group_create(out, door_pool(pool), options);
+}
+
+int rp_multi_group_create(struct rp_group **out, struct rp_multi *multi, const struct rp_group_options *options)
+{
+    return group_create(out, door_multi(multi), options);
 }
 
 /*
@@ -258,7 +257,7 @@ int rp_group_submit_task(struct rp_group *group, int (*fn)(void *arg), const str
         return rc ? rc : -EINVAL;
     struct rp_task task = *like;
     task.ctx = group->ctx;
-    rc = future_create(group->pool, &task, &future);
+    rc = future_create(group->door, &task, &future);
     if (rc)
         return rc;
     future->part = fn;

@@ -156,33 +156,19 @@ static const struct job_ops task_ops = {
     .overdue = task_overdue,
 };
 
-static int task_job_create(const struct rp_pool *handle, struct task_job **out)
+int job_from_task(struct door door, const struct rp_task *task, struct entry *entry)
 {
-    struct pool *pool;
-    int rc = guest_enter(handle, &pool);
-
-    if (rc)
-        return rc;
-    struct task_job *t = alloc_zeroed(&pool->allocator, 1, sizeof(*t));
-    if (t)
-        t->allocator = pool->allocator;
-    guest_leave(pool);
-    *out = t;
-    return t ? 0 : -ENOMEM;
-}
-
-int job_from_task(const struct rp_pool *handle, const struct rp_task *task, struct entry *entry)
-{
-    struct task_job *t = NULL;
+    struct rp_allocator allocator;
     int rc = 0;
 
     if (task->ctx && ((rc = ctx_usable(task->ctx)) || (rc = ctx_err(task->ctx))))
         return rc;
-    rc = task_job_create(handle, &t);
+    struct task_job *t = door_alloc(door, sizeof(*t), &allocator, &rc);
     if (!rc && task->cq && (rc = cq_reserve(task->cq)))
-        task_job_free(t);
+        alloc_free(&allocator, t);
     if (rc)
         return rc;
+    t->allocator = allocator;
     t->job.ops = &task_ops;
     t->task = *task;
     rp_ctx_hold(task->ctx);

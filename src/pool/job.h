@@ -7,7 +7,7 @@
 #ifndef POOL_JOB_H
 #define POOL_JOB_H
 
-#include "pool/pool.h"
+#include "pool/door.h"
 
 #include <ringpool/context.h>
 
@@ -73,8 +73,13 @@ static inline struct job *frame_job_end(struct frame *frame)
     return job;
 }
 
+/* Whether the task is to be looked after: it is submitted as a job. */
+static inline bool task_is_job(const struct rp_task *task)
+{
+    return task->ctx || task->cq;
+}
 /* The task with a context or a completion queue as an entry: 0 or an error. On failure of the submit: job_discard. */
-int job_from_task(const struct rp_pool *handle, const struct rp_task *task, struct entry *entry);
+int job_from_task(struct door door, const struct rp_task *task, struct entry *entry);
 void job_discard(struct entry *entry);
 
 /* Submits a job's entry as a task: what submit returns. Of `task`: priority, overload, deadline, ctx. May block. */

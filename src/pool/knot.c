@@ -108,7 +108,7 @@ static bool future_stuck_locked(struct rp_future *future)
     else if (word & FUTURE_RUNNING)
         stuck = runner && thread_stuck_locked(runner);
     else if (word & FUTURE_QUEUED)
-        stuck = pool_stuck_locked(root->pool);
+        stuck = pool_stuck_locked(load_acquire(&root->pool));
     future_unref(root);
     return stuck;
 }

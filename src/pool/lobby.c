@@ -24,6 +24,7 @@
  */
 #include "base/futex.h"
 #include "base/rcu.h"
+#include "pool/context.h"
 #include "pool/multi.h"
 
 #include <errno.h>
@@ -32,6 +33,7 @@ enum { LOOKING, SLEEPING, CALLED };
 
 struct waiter {
     struct cds_list_head node; /* under the lobby's lock */
+    struct watch watch;        /* on its context, if it has one */
     _Atomic uint32_t word;     /* LOOKING and SLEEPING by the waiter, CALLED by others */
     _Atomic uint32_t head;     /* 1: first of the list; set under the lock, once and for all */
 };
@@ -207,9 +209,19 @@ static int waiter_sleep(struct waiter *me, int64_t deadline)
     return 0;
 }
 
-int lobby_wait(struct multi *multi, int64_t deadline, int (*attempt)(void *arg), void *arg)
+/* Under the lock of the context's tree, which taking the watch off takes as well: the waiter is still there. */
+static void waiter_context_ended(struct watch *watch, int reason)
 {
-    struct waiter me = {.word = LOOKING};
+    struct waiter *waiter = caa_container_of(watch, struct waiter, watch);
+
+    (void)reason;
+    if (exchange_acq_rel(&waiter->word, CALLED) == SLEEPING)
+        futex_wake(&waiter->word, 1);
+}
+
+int lobby_wait(struct multi *multi, int64_t deadline, struct rp_ctx *ctx, int (*attempt)(void *arg), void *arg)
+{
+    struct waiter me = {.word = LOOKING, .watch = {.fire = waiter_context_ended}};
     int rc = multi->spin_ns ? look_around(multi, true, attempt, arg) : -EAGAIN;
 
     if (rc != -EAGAIN)
@@ -217,11 +229,16 @@ int lobby_wait(struct multi *multi, int64_t deadline, int (*attempt)(void *arg),
     rc = waiter_join(multi, &me, most_waiters(multi));
     if (rc)
         return rc;
-    while ((rc = waiter_try(multi, &me, attempt, arg)) == -EAGAIN)
-        if (waiter_sleep(&me, deadline)) {
-            rc = -ETIMEDOUT;
+    if (ctx)
+        ctx_watch(ctx, &me.watch); /* has it ended, the look below finds that */
+    while ((rc = waiter_try(multi, &me, attempt, arg)) == -EAGAIN) {
+        if (ctx && (rc = ctx_err(ctx))) /* after the word was reset: H2 */
             break;
-        }
+        if ((rc = waiter_sleep(&me, deadline)))
+            break;
+    }
+    if (ctx)
+        ctx_unwatch(ctx, &me.watch);
     waiter_leave(multi, &me);
     return rc;
 }

@@ -107,11 +107,6 @@ bool multi_inside(const struct multi *multi)
     return health_is_self(multi);
 }
 
-static struct rp_pool *handle_of(const struct pool *pool)
-{
-    return caa_container_of(pool->handle, struct rp_pool, handle);
-}
-
 /* --- all pools at once -------------------------------------------------------------------------------------------- */
 
 /* A pool that the caller holds as a guest. */
@@ -160,7 +155,7 @@ static unsigned hold_locked(struct multi *multi, struct held *held, unsigned roo
     {
         struct member *member = caa_container_of(node, struct member, drain);
         struct pool *pool;
-        if (n < room && guest_enter(handle_of(member->pool), &pool) == 0)
+        if (n < room && guest_enter(pool_handle(member->pool), &pool) == 0)
             held[n++] = (struct held){.member = member, .weight = 1};
     }
     return n;
@@ -280,7 +275,7 @@ static int prewarm(struct held *held, unsigned n, unsigned workers)
 
     divide(held, n, workers, 0);
     for (unsigned i = 0; i < n; i++) {
-        int rc = rp_pool_prewarm(handle_of(held[i].member->pool), held[i].share);
+        int rc = rp_pool_prewarm(pool_handle(held[i].member->pool), held[i].share);
         if (rc < 0 && rc != -ESHUTDOWN) /* it is just rebooted or removed */
             error = rc;
     }
@@ -393,7 +388,7 @@ void multi_settle_pool(struct multi *multi, struct pool *pool)
         if (state & MULTI_CLOSED)
             pool_close(pool, false);
         else
-            rp_pool_reboot(handle_of(pool));
+            rp_pool_reboot(pool_handle(pool));
     } while (load_seq(&multi->state) != state);
 }
 
@@ -726,7 +721,7 @@ struct rp_pool *rp_multi_pool(struct rp_multi *handle, unsigned index)
         return NULL;
     const struct roster *roster = load_acquire(&multi->roster);
     if (roster && index < roster->slots && roster->by_index[index])
-        pool = handle_of(roster->by_index[index]->pool);
+        pool = pool_handle(roster->by_index[index]->pool);
     handle_exit();
     return pool;
 }

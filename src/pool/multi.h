@@ -168,14 +168,20 @@ const struct seat *balance_least(const struct multi *multi, const struct roster 
 bool balance_room(const struct pool *pool);
 void balance_view(const struct multi *multi, const struct seat *seat, struct rp_multi_view *view);
 
+/* --- route.c ------------------------------------------------------------------------------------------------------- */
+
+/* Submits a job's entry, see door_submit. */
+int route_job(struct rp_multi *multi, const struct entry *entry, const struct rp_task *task,
+              _Atomic(struct rp_pool *) *at);
+
 /* --- lobby.c ------------------------------------------------------------------------------------------------------ */
 
 void lobby_init(struct lobby *lobby);
 /*
  * Blocks until attempt, which only the first in the list makes, returns something else than -EAGAIN: that; -ETIMEDOUT;
- * -EAGAIN: as many as may wait do. A guest, outside of a section.
+ * -EAGAIN: as many as may wait do; why the context (or NULL) has ended. A guest, outside of a section.
  */
-int lobby_wait(struct multi *multi, int64_t deadline, int (*attempt)(void *arg), void *arg);
+int lobby_wait(struct multi *multi, int64_t deadline, struct rp_ctx *ctx, int (*attempt)(void *arg), void *arg);
 /* Something changed that a blocked submitter may wait for. Any thread, also under a pool's lock. */
 void lobby_progress(struct lobby *lobby);
 void lobby_pool_added(struct multi *multi);

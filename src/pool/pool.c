@@ -558,7 +558,7 @@ int rp_pool_create(struct rp_pool **out, unsigned capacity, const struct rp_pool
         pool_free(pool);
         return rc;
     }
-    *out = caa_container_of(pool->handle, struct rp_pool, handle);
+    *out = pool_handle(pool);
     rc = pool_populate(pool, o);
     if (rc) {
         rp_pool_destroy(*out);

@@ -236,6 +236,11 @@ struct rp_pool {
     struct handle handle;
 };
 
+static inline struct rp_pool *pool_handle(const struct pool *pool)
+{
+    return caa_container_of(pool->handle, struct rp_pool, handle);
+}
+
 /*
  * Enters the pool: 0 and *core readable until pool_exit, inside an RCU read-side section; or -EINVAL, -ENOMEM, -ECHILD,
  * -ESHUTDOWN (destroyed), and no section.
@@ -342,7 +347,9 @@ struct how {
     struct rp_ctx *ctx; /* whose end ends the submitter's blocking; NULL: none */
 };
 
-/* The entry and the manner of a submit: 0, or -EINVAL, -ENOTSUP, -ETIMEDOUT. */
+/* The manner that a task asks for. */
+struct how submit_how(const struct rp_task *task);
+/* The entry and the manner of a submit: 0, or -EINVAL, -ETIMEDOUT. */
 int submit_read(const struct rp_task *task, struct entry *entry, struct how *how);
 int submit_read_plain(void (*fn)(void *arg), void *arg, int overload, int64_t deadline, struct entry *entry,
                       struct how *how);

@@ -15,6 +15,7 @@
 #include "base/rcu.h"
 
 #include <errno.h>
+#include <ringpool/multi.h>
 #include <ringpool/pool.h>
 #include <ringpool/retry.h>
 #include <string.h>
@@ -183,8 +184,8 @@ static int retry_attach(struct rp_future *future, const struct rp_retry *policy)
     return 0;
 }
 
-int rp_pool_submit_retry(struct rp_pool *pool, int (*fn)(void *arg, void **value), const struct rp_task *like,
-                         const struct rp_retry *policy, struct rp_future **out)
+static int submit_retry(struct door door, int (*fn)(void *arg, void **value), const struct rp_task *like,
+                        const struct rp_retry *policy, struct rp_future **out)
 {
     struct rp_future *future;
 
@@ -195,7 +196,7 @@ int rp_pool_submit_retry(struct rp_pool *pool, int (*fn)(void *arg, void **value
     struct rp_task task = *like;
     if (!task.ctx)
         task.ctx = ctx_inherited();
-    int rc = future_create(pool, &task, &future);
+    int rc = future_create(door, &task, &future);
     if (rc)
         return rc;
     future->fn = fn;
@@ -209,4 +210,16 @@ int rp_pool_submit_retry(struct rp_pool *pool, int (*fn)(void *arg, void **value
     else
         future_unref(future);
     return rc;
+}
+
+int rp_pool_submit_retry(struct rp_pool *pool, int (*fn)(void *arg, void **value), const struct rp_task *like,
+                         const struct rp_retry *policy, struct rp_future **out)
+{
+    return submit_retry(door_pool(pool), fn, like, policy, out);
+}
+
+int rp_multi_submit_retry(struct rp_multi *multi, int (*fn)(void *arg, void **value), const struct rp_task *like,
+                          const struct rp_retry *policy, struct rp_future **out)
+{
+    return submit_retry(door_multi(multi), fn, like, policy, out);
 }

@@ -18,6 +18,7 @@
  */
 #include "base/alloc.h"
 #include "base/rcu.h"
+#include "pool/job.h"
 #include "pool/multi.h"
 
 #include <errno.h>
@@ -56,13 +57,21 @@ struct route {
     struct multi *multi;
     const struct entry *entry;
     struct how how;
+    _Atomic(struct rp_pool *) *at; /* becomes the pool that is tried, before it is; NULL: nobody asks */
 };
+
+static void tell_pool(_Atomic(struct rp_pool *) *at, const struct pool *pool)
+{
+    if (__builtin_expect(at != NULL, 0))
+        store_release(at, pool_handle(pool));
+}
 
 /* In a section, which it ends: submits to the pool in the given manner. */
 static int submit_there(const struct route *route, struct pool *pool, struct how how, bool last)
 {
     add_seq(&pool->guests, 1);
     rcu_exit();
+    tell_pool(route->at, pool);
     int rc = submit_held(route->multi, pool, route->entry, how, last);
     guest_leave(pool);
     return rc;
@@ -70,7 +79,10 @@ static int submit_there(const struct route *route, struct pool *pool, struct how
 
 static struct how without_blocking(const struct route *route)
 {
-    return (struct how){.class = route->how.class, .overload = RP_OVERLOAD_FAIL, .deadline = route->how.deadline};
+    struct how how = route->how;
+
+    how.overload = RP_OVERLOAD_FAIL;
+    return how;
 }
 
 /* None is open. Where one is only being rebooted that is as if it were full. */
@@ -105,6 +117,7 @@ static int try_all(void *arg)
     int rc = try_least(route);
 
     for (unsigned i = 0; rc == -EAGAIN && (member = roster_next(route->multi, &i));) {
+        tell_pool(route->at, member->pool);
         if (balance_room(member->pool))
             rc = submit_held(route->multi, member->pool, route->entry, without_blocking(route), false);
         guest_leave(member->pool);
@@ -143,7 +156,7 @@ static int wait_pass(struct route *route)
     if (route->how.overload == RP_OVERLOAD_FAIL)
         rc = try_all(route);
     else
-        rc = lobby_wait(route->multi, route->how.deadline, try_all, route);
+        rc = lobby_wait(route->multi, route->how.deadline, route->how.ctx, try_all, route);
     if (rc)
         add_relaxed(&route->multi->rejected, 1); /* a counter */
     return rc;
@@ -153,9 +166,9 @@ static int wait_pass(struct route *route)
  * The passes, from a first choice on (NULL: there was none). `pass`: the newcomer is let past those who wait. Called in a
  * section, which it ends; the caller is a guest of the multi pool.
  */
-static int passes(struct multi *multi, struct pool *choice, const struct entry *entry, struct how how, bool pass)
+static int passes(struct route *route, struct pool *choice, bool pass)
 {
-    struct route route = {multi, entry, how};
+    struct multi *multi = route->multi;
     bool room = pass && choice && balance_room(choice);
     int rc = -EAGAIN;
 
@@ -164,22 +177,21 @@ static int passes(struct multi *multi, struct pool *choice, const struct entry *
         return -ECHILD;
     }
     if (room)
-        rc = submit_there(&route, choice, without_blocking(&route), false); /* CHOICE */
+        rc = submit_there(route, choice, without_blocking(route), false); /* CHOICE */
     else
         rcu_exit();
     if (pass && (rc == -EAGAIN || rc == -ESHUTDOWN))
-        rc = try_least(&route); /* LEAST */
+        rc = try_least(route); /* LEAST */
     if (rc == -ESHUTDOWN)
         add_relaxed(&multi->rejected, 1); /* a counter */
-    return rc == -EAGAIN ? wait_pass(&route) : rc;
+    return rc == -EAGAIN ? wait_pass(route) : rc;
 }
 
-static __attribute__((noinline)) int route_slow(struct multi *multi, struct pool *pool, const struct entry *entry,
-                                                struct how how, bool pass)
+static __attribute__((noinline)) int route_slow(struct route *route, const struct seat *seat, bool pass)
 {
-    add_seq(&multi->guests, 1);
-    int rc = passes(multi, pool, entry, how, pass);
-    multi_guest_leave(multi);
+    add_seq(&route->multi->guests, 1);
+    int rc = passes(route, seat ? seat->pool : NULL, pass);
+    multi_guest_leave(route->multi);
     return rc;
 }
 
@@ -213,19 +225,19 @@ static int ask(struct multi *multi)
 }
 
 /* The number as it was in the view; a pool that was removed since is as good as a full one. */
-static int route_custom(const struct rp_multi *handle, const struct entry *entry, struct how how)
+static int route_custom(const struct rp_multi *handle, struct route *route)
 {
-    struct multi *multi;
-    int rc = multi_guest_enter(handle, &multi);
+    int rc = multi_guest_enter(handle, &route->multi);
 
     if (rc)
         return rc;
+    struct multi *multi = route->multi;
     int index = ask(multi);
     if (index >= 0) {
         rcu_enter();
         const struct roster *roster = load_acquire(&multi->roster);
         struct member *member = roster && (unsigned)index < roster->slots ? roster->by_index[index] : NULL;
-        rc = passes(multi, member ? member->pool : NULL, entry, how, lobby_pass(&multi->lobby));
+        rc = passes(route, member ? member->pool : NULL, lobby_pass(&multi->lobby));
     } else {
         rc = index;
         add_relaxed(&multi->rejected, 1); /* a counter */
@@ -247,24 +259,28 @@ static __attribute__((noinline)) void tell_switch(const struct rp_multi *handle)
     multi_guest_leave(multi);
 }
 
-static int route(const struct rp_multi *handle, const struct entry *entry, struct how how)
+static int route(const struct rp_multi *handle, const struct entry *entry, struct how how,
+                 _Atomic(struct rp_pool *) *at)
 {
-    struct multi *multi;
+    struct route route = {.entry = entry, .how = how, .at = at};
     bool switched = false;
-    int rc = multi_enter(handle, &multi);
+    int rc = multi_enter(handle, &route.multi);
 
     if (__builtin_expect(rc, 0))
         return rc;
+    struct multi *multi = route.multi;
     health_arm(multi);
     if (__builtin_expect(load_relaxed(&multi->strategy) == RP_CUSTOM, 0)) { /* from when it is seen */
         handle_exit();
-        return route_custom(handle, entry, how);
+        return route_custom(handle, &route);
     }
     const struct roster *roster = load_acquire(&multi->roster);
     const struct seat *seat = roster ? balance_choose(multi, roster, &switched) : NULL;
     bool pass = lobby_pass(&multi->lobby);
+    if (__builtin_expect(seat != NULL, 1))
+        tell_pool(at, seat->pool);
     if (__builtin_expect(!seat || !pass || !submit_fast(seat->pool, entry, how.class), 0))
-        rc = route_slow(multi, seat ? seat->pool : NULL, entry, how, pass);
+        rc = route_slow(&route, seat, pass);
     if (__builtin_expect(switched, 0))
         tell_switch(handle);
     return rc;
@@ -276,7 +292,7 @@ static int route_plain(struct rp_multi *multi, void (*fn)(void *arg), void *arg,
     struct how how;
     int rc = multi ? submit_read_plain(fn, arg, overload, deadline, &entry, &how) : -EINVAL;
 
-    return rc ? rc : route(multi, &entry, how);
+    return rc ? rc : route(multi, &entry, how, NULL);
 }
 
 int rp_multi_submit(struct rp_multi *multi, void (*fn)(void *arg), void *arg)
@@ -294,13 +310,27 @@ int rp_multi_submit_until(struct rp_multi *multi, void (*fn)(void *arg), void *a
     return route_plain(multi, fn, arg, RP_OVERLOAD_DEFAULT, deadline);
 }
 
+int route_job(struct rp_multi *multi, const struct entry *entry, const struct rp_task *task,
+              _Atomic(struct rp_pool *) *at)
+{
+    return route(multi, entry, submit_how(task), at);
+}
+
 int rp_multi_submit_task(struct rp_multi *multi, const struct rp_task *task)
 {
     struct entry entry;
     struct how how;
     int rc = multi && task ? submit_read(task, &entry, &how) : -EINVAL;
+    bool job = !rc && task_is_job(task);
 
-    return rc ? rc : route(multi, &entry, how);
+    if (job)
+        rc = job_from_task(door_multi(multi), task, &entry);
+    if (rc)
+        return rc;
+    rc = route(multi, &entry, how, NULL);
+    if (rc && job)
+        job_discard(&entry);
+    return rc;
 }
 
 /* --- batches ------------------------------------------------------------------------------------------------------ */
@@ -312,16 +342,16 @@ int rp_multi_submit_task(struct rp_multi *multi, const struct rp_task *task)
 static int route_part(const struct rp_multi *handle, const struct rp_task *tasks, unsigned n, unsigned *size)
 {
     struct entry entry;
-    struct how how;
-    struct multi *multi;
+    struct route route = {.entry = &entry};
     bool switched = false;
-    int rc = submit_read(&tasks[0], &entry, &how);
+    int rc = submit_read(&tasks[0], &entry, &route.how);
 
-    if (rc || (rc = multi_enter(handle, &multi)))
+    if (rc || (rc = multi_enter(handle, &route.multi)))
         return rc;
+    struct multi *multi = route.multi;
     if (load_relaxed(&multi->strategy) == RP_CUSTOM) { /* from when it is seen */
         handle_exit();
-        rc = route_custom(handle, &entry, how);
+        rc = route_custom(handle, &route);
         return rc ? rc : 1;
     }
     health_arm(multi);
@@ -332,7 +362,7 @@ static int route_part(const struct rp_multi *handle, const struct rp_task *tasks
     bool pass = lobby_pass(&multi->lobby);
     unsigned taken = seat && pass ? submit_fast_batch(seat->pool, tasks, n < *size ? n : *size) : 0;
     if (!taken) {
-        rc = route_slow(multi, seat ? seat->pool : NULL, &entry, how, pass);
+        rc = route_slow(&route, seat, pass);
         taken = !rc;
     }
     if (switched)
@@ -347,7 +377,12 @@ int rp_multi_submit_batch(struct rp_multi *multi, const struct rp_task *tasks, u
     if (!multi || (n && !tasks) || n > INT32_MAX)
         return -EINVAL;
     while (accepted < n) {
-        int rc = route_part(multi, &tasks[accepted], n - accepted, &size);
+        const struct rp_task *next = &tasks[accepted];
+        int rc;
+        if (!task_is_job(next))
+            rc = route_part(multi, next, n - accepted, &size);
+        else if (!(rc = rp_multi_submit_task(multi, next)))
+            rc = 1;
         if (rc < 0)
             return accepted ? (int)accepted : rc;
         accepted += (unsigned)rc;

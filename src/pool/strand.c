@@ -129,7 +129,7 @@ static int runner_submit(struct key *key, int overload, int64_t deadline, const 
         .deadline = deadline,
     };
 
-    return rp_pool_submit_task(key->shard->strand->pool, &runner);
+    return door_submit_task(key->shard->strand->door, &runner);
 }
 
 static void item_drop(struct item *item, int reason)
@@ -365,7 +365,7 @@ static int wait_on(struct rp_strand *strand, _Atomic uint32_t *word, uint32_t se
     int rc = rp_blocking_begin();
     bool task = rc != -EPERM;
 
-    if (rc == -EAGAIN && frame->worker && frame->pool->handle == &strand->pool->handle) {
+    if (rc == -EAGAIN && frame->worker && door_leads_to(strand->door, frame->pool)) {
         rp_blocking_end();
         return -EDEADLK;
     }

@@ -5,6 +5,7 @@
 #define POOL_STRAND_H
 
 #include "base/fork.h"
+#include "pool/door.h"
 #include "pool/keys.h"
 #include "ring/reactor.h"
 
@@ -19,7 +20,7 @@ struct rp_strand {
     _Atomic uint32_t room;                        /* futex: one of them has started, while `blocked` */
     _Atomic uint32_t blocked;                     /* submitters that wait for `room` */
 
-    alignas(CACHE_APART) struct rp_pool *pool; /* constant from here */
+    alignas(CACHE_APART) struct door door; /* constant from here */
     unsigned burst, max_queued, max_per_key, generation;
     int overload, release_policy;
     struct rp_allocator allocator;

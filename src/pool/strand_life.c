@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <ringpool/multi.h>
 
 #define BURST 16U
 
@@ -126,9 +127,9 @@ static void strand_register(struct rp_strand *strand)
     rp_lock_release(&registry_lock);
 }
 
-static int strand_init(struct rp_strand *strand, struct rp_pool *pool, const struct rp_strand_options *options)
+static int strand_init(struct rp_strand *strand, struct door door, const struct rp_strand_options *options)
 {
-    strand->pool = pool;
+    strand->door = door;
     strand->generation = fork_generation();
     strand->burst = options->burst ? options->burst : BURST;
     strand->max_queued = options->max_queued;
@@ -145,7 +146,7 @@ static int strand_init(struct rp_strand *strand, struct rp_pool *pool, const str
     return rc;
 }
 
-int rp_strand_create(struct rp_strand **out, struct rp_pool *pool, const struct rp_strand_options *options)
+static int strand_create(struct rp_strand **out, struct door door, const struct rp_strand_options *options)
 {
     static const struct rp_strand_options none;
     struct rp_allocator allocator;
@@ -154,7 +155,7 @@ int rp_strand_create(struct rp_strand **out, struct rp_pool *pool, const struct 
         return -EINVAL;
     *out = NULL;
     options = options ? options : &none;
-    int rc = pool ? options_check(options) : -EINVAL;
+    int rc = door.pool || door.multi ? options_check(options) : -EINVAL;
     if (!rc)
         rc = alloc_init(&allocator, options->allocator);
     if (!rc)
@@ -167,12 +168,22 @@ int rp_strand_create(struct rp_strand **out, struct rp_pool *pool, const struct 
     if (!strand)
         return -ENOMEM;
     strand->allocator = allocator;
-    rc = strand_init(strand, pool, options);
+    rc = strand_init(strand, door, options);
     if (rc)
         strand_free(strand);
     else
         *out = strand;
     return rc;
+}
+
+int rp_strand_create(struct rp_strand **out, struct rp_pool *pool, const struct rp_strand_options *options)
+{
+    return strand_create(out, door_pool(pool), options);
+}
+
+int rp_multi_strand_create(struct rp_strand **out, struct rp_multi *multi, const struct rp_strand_options *options)
+{
+    return strand_create(out, door_multi(multi), options);
 }
 
 /* Counted as one shard more, so that the strand cannot end under it; nothing if it has ended. */

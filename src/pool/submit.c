@@ -110,16 +110,10 @@ int rp_pool_submit_until(struct rp_pool *pool, void (*fn)(void *arg), void *arg,
     return rc ? rc : submit_plain(pool, fn, arg, RP_OVERLOAD_DEFAULT, deadline);
 }
 
-static inline struct how how_of(const struct rp_task *task)
+struct how submit_how(const struct rp_task *task)
 {
     return (struct how){
         .class = (unsigned)task->priority, .overload = task->overload, .deadline = task->deadline, .ctx = task->ctx};
-}
-
-/* Whether the task is to be looked after: it is submitted as a job. */
-static inline bool is_job(const struct rp_task *task)
-{
-    return task->ctx || task->cq;
 }
 
 /* The entry and the manner that a task asks for, or -EINVAL, -ETIMEDOUT. */
@@ -138,7 +132,7 @@ static int task_read(const struct rp_task *task, struct entry *entry, struct how
         .cpu = cpu_current(),
         .plain = !task->dropped && !task->label && !task->deadline && !task->timeout,
     };
-    *how = how_of(task);
+    *how = submit_how(task);
     return deadline_check(task->deadline); /* last: a batch reads a task again whose deadline may have passed since */
 }
 
@@ -148,7 +142,7 @@ static __attribute__((noinline)) int submit_as_job(struct rp_pool *pool, const s
     struct how how;
     int rc = task_read(task, &entry, &how);
 
-    if (rc || (rc = job_from_task(pool, task, &entry)))
+    if (rc || (rc = job_from_task(door_pool(pool), task, &entry)))
         return rc;
     rc = submit_entry(pool, &entry, how);
     if (rc)
@@ -163,7 +157,7 @@ int rp_pool_submit_task(struct rp_pool *pool, const struct rp_task *task)
 
     if (!pool || !task)
         return -EINVAL;
-    if (unlikely(is_job(task)))
+    if (unlikely(task_is_job(task)))
         return submit_as_job(pool, task);
     int rc = task_read(task, &entry, &how);
     return rc ? rc : submit_entry(pool, &entry, how);
@@ -171,7 +165,7 @@ int rp_pool_submit_task(struct rp_pool *pool, const struct rp_task *task)
 
 int pool_submit_job(struct rp_pool *pool, const struct entry *entry, const struct rp_task *task)
 {
-    return submit_entry(pool, entry, how_of(task));
+    return submit_entry(pool, entry, submit_how(task));
 }
 
 /* --- batches ---------------------------------------------------------------------------------------------------- */
@@ -183,7 +177,7 @@ static unsigned run_length(const struct rp_task *tasks, unsigned n)
     struct how how;
     unsigned length = 1;
 
-    while (length < n && tasks[length].priority == tasks[0].priority && !is_job(&tasks[length]) &&
+    while (length < n && tasks[length].priority == tasks[0].priority && !task_is_job(&tasks[length]) &&
            !task_read(&tasks[length], &entry, &how))
         length++;
     return length;
@@ -234,7 +228,7 @@ int rp_pool_submit_batch(struct rp_pool *pool, const struct rp_task *tasks, unsi
         return -EINVAL;
     while (accepted < n) {
         int rc;
-        if (is_job(&tasks[accepted])) {
+        if (task_is_job(&tasks[accepted])) {
             rc = submit_as_job(pool, &tasks[accepted]);
         } else if (!(rc = task_read(&tasks[accepted], &entry, &how))) {
             if (checked <= accepted)

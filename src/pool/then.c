@@ -126,13 +126,14 @@ static void sort_ready(struct pool *pool, struct list *list, unsigned here)
     while (mine.ready) {
         struct rp_future *future = ready_pop(&mine.ready);
 
-        if (&future->pool->handle != pool->handle) {
+        if (!door_leads_to(future->door, pool)) {
             future_release(future);
             continue;
         }
         if (!here && !future_offer(future))
             continue;
         here -= here > 0;
+        store_release(&future->pool, pool_handle(pool));
         or_seq(&future->word, FUTURE_READY); /* publishes the hold on the source, too */
         future->ready_next = NULL;
         *list->end = future;
@@ -204,7 +205,7 @@ int rp_future_then(struct rp_future *source, struct rp_pool *pool,
         return rc ? rc : -EINVAL;
     struct rp_ctx *ctx = ctx_inherited();
     const struct rp_task task = {.arg = arg, .ctx = ctx ? ctx : source->task.ctx};
-    rc = future_create(pool ? pool : source->pool, &task, &future);
+    rc = future_create(pool ? door_pool(pool) : source->door, &task, &future);
     if (rc)
         return rc;
     future->next = next;

@@ -115,7 +115,7 @@ bool future_run_here(struct rp_future *future, bool worker, bool onward)
 
     if (future->retry || word & (FUTURE_RUNNING | FUTURE_DONE) || !(word & (FUTURE_QUEUED | FUTURE_READY)))
         return false;
-    if (guest_enter(future->pool, &pool))
+    if (guest_enter(load_acquire(&future->pool), &pool))
         return false;
     bool flight = word & FUTURE_QUEUED;
     bool claimed = (!worker || worker_self(pool)) && future_claim(future, flight ? FUTURE_PLACE : 0);
