@@ -427,35 +427,3 @@ Test(multi_door, without_memory_nothing_is_left_behind)
     AWAIT(load_seq(&bank.live) == 0);
     cr_assert_eq(load_seq(&bank.strange), 0);
 }
-
-static int use_the_door(void *arg)
-{
-    struct rp_multi *multi = ((void **)arg)[0];
-    struct rp_group *group;
-    struct rp_future *future;
-
-    CHECK(rp_multi_submit_future(multi, add_one, NULL, &future) == -ECHILD);
-    CHECK(rp_multi_group_create(&group, multi, NULL) == -ECHILD);
-    CHECK(rp_group_submit(((void **)arg)[1], fail_member, NULL) == -ECHILD);
-    CHECK(rp_multi_create(&multi, 2, 1, RP_ROUND_ROBIN, NULL) == 0);
-    CHECK(rp_multi_submit_future(multi, add_one, NULL, &future) == 0);
-    CHECK(rp_future_get(future, NULL) == 1);
-    rp_future_destroy(future);
-    CHECK(rp_multi_destroy(multi) == 0);
-    return 0;
-}
-
-Test(multi_door, a_child_is_told_and_may_make_its_own)
-{
-    struct rp_multi *multi = multi_make(2, 1, RP_ROUND_ROBIN, NULL);
-    struct rp_group *group;
-
-    cr_assert_eq(rp_multi_group_create(&group, multi, NULL), 0);
-    void *arg[] = {multi, group};
-    pid_t pid = fork();
-    if (pid == 0)
-        _exit(use_the_door(arg));
-    cr_assert_eq(child_status(pid), 0);
-    rp_group_destroy(group);
-    multi_end(multi);
-}

@@ -227,3 +227,48 @@ Test(multi_fork, may_come_while_pools_come_and_go)
     cr_assert_eq(pthread_join(thread, NULL), 0);
     multi_end(churn.multi);
 }
+
+/* --- what was made with it ------------------------------------------------------------------------------------------ */
+
+static int one(void *arg, void **value)
+{
+    (void)arg;
+    (void)value;
+    return 1;
+}
+
+static int member(void *arg)
+{
+    (void)arg;
+    return 0;
+}
+
+static int use_the_door(void *arg)
+{
+    struct rp_multi *multi = ((void **)arg)[0];
+    struct rp_group *group;
+    struct rp_future *future;
+
+    CHECK(rp_multi_submit_future(multi, one, NULL, &future) == -ECHILD);
+    CHECK(rp_multi_group_create(&group, multi, NULL) == -ECHILD);
+    CHECK(rp_group_submit(((void **)arg)[1], member, NULL) == -ECHILD);
+    CHECK(rp_multi_create(&multi, 2, 1, RP_ROUND_ROBIN, NULL) == 0);
+    CHECK(rp_multi_submit_future(multi, one, NULL, &future) == 0);
+    CHECK(rp_future_get(future, NULL) == 1);
+    rp_future_destroy(future);
+    CHECK(rp_multi_destroy(multi) == 0);
+    return 0;
+}
+
+Test(multi_fork, futures_and_groups_through_it_are_refused_and_new_ones_work)
+{
+    NEEDS_THREADS_IN_CHILDREN();
+    struct rp_multi *multi = multi_make(2, 1, RP_ROUND_ROBIN, NULL);
+    struct rp_group *group;
+
+    cr_assert_eq(rp_multi_group_create(&group, multi, NULL), 0);
+    void *arg[] = {multi, group};
+    cr_assert_eq(in_child(use_the_door, arg), 0);
+    rp_group_destroy(group);
+    multi_end(multi);
+}
