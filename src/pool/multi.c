@@ -854,7 +854,7 @@ static int options_check(unsigned pools, enum rp_strategy strategy, const struct
 
     if (pools == 0 || pools > RP_MULTI_POOLS_MAX || strategy_check(o, strategy))
         return -EINVAL;
-    if (memcmp(o->reserved, none, sizeof(none)) || o->health_ns < 0 || o->hang_ns < 0)
+    if (memcmp(o->reserved, none, sizeof(none)) != 0 || o->health_ns < 0 || o->hang_ns < 0)
         return -EINVAL;
     if ((o->auto_low ? o->auto_low : AUTO_LOW) > (o->auto_high ? o->auto_high : AUTO_HIGH))
         return -EINVAL;

@@ -242,10 +242,10 @@ static inline struct rp_pool *pool_handle(const struct pool *pool)
 }
 
 /*
- * Enters the pool: 0 and *core readable until pool_exit, inside an RCU read-side section; or -EINVAL, -ENOMEM, -ECHILD,
+ * Enters the pool: 0 and *pool readable until pool_exit, inside an RCU read-side section; or -EINVAL, -ENOMEM, -ECHILD,
  * -ESHUTDOWN (destroyed), and no section.
  */
-int pool_enter(const struct rp_pool *handle, struct pool **core);
+int pool_enter(const struct rp_pool *handle, struct pool **pool);
 void pool_exit(void);
 
 /* The same for a call that may sleep or run the user's functions: outside a section, counted as a guest. */
@@ -446,7 +446,7 @@ struct ender {
 uint32_t pool_close(struct pool *pool, bool dying);
 /* With pool, inside and generation set, the latter by pool_close: counts the caller as an ender; ender_leave ends that. */
 void ender_join(struct ender *me);
-void ender_leave(void *ender);
+void ender_leave(void *arg);
 /* 0: all has ended; -ETIMEDOUT; -ESHUTDOWN: rebooted. One inside helps with what is queued. */
 int ender_wait(struct ender *me, int64_t deadline, bool destroying);
 /* Adds to the report what is left. */

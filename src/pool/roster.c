@@ -101,7 +101,7 @@ static struct roster *roster_alloc(struct multi *multi, unsigned slots)
     if (!roster)
         return NULL;
     roster->slots = slots;
-    if (slots && !(roster->by_index = alloc_zeroed(&multi->allocator, slots, sizeof(*roster->by_index)))) {
+    if (slots && !(roster->by_index = alloc_zeroed(&multi->allocator, slots, sizeof(struct member *)))) {
         alloc_free(&multi->allocator, roster);
         return NULL;
     }

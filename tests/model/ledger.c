@@ -186,7 +186,7 @@ static unsigned parked(const struct pool *pool)
 
 void rest_check(void)
 {
-    const struct pool *pool = ledger.pool->core;
+    const struct pool *pool = ledger.pool->handle.core;
 
     model.calm = true; /* nobody else can go on anyway */
     flush_everybody();

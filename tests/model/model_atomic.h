@@ -42,7 +42,7 @@ void model_relax(const struct site *site);
     ({                                                                                                                 \
         uint64_t raw_ = (raw);                                                                                         \
         type from_;                                                                                                    \
-        memcpy(&from_, &raw_, sizeof(from_));                                                                          \
+        memcpy(&from_, &raw_, sizeof(type));                                                                           \
         from_;                                                                                                         \
     })
 

@@ -310,7 +310,7 @@ static void cache_reuse(void)
 static void ring_wraps(void)
 {
     open_pool(2, &(struct rp_pool_options){.min_workers = choose(2)});
-    struct pool *core = ledger.pool->core;
+    struct pool *core = ledger.pool->handle.core;
     struct ring *ring = core->runq.rings[CLASS_NORMAL];
     uint64_t start = POSITION_MASK + 1 - choose(4);
 
@@ -356,14 +356,15 @@ static void create_again(void *arg)
 static void handle_reuse(void)
 {
     static struct pool dummies[64];
-    struct rp_pool *held[64], *again = NULL;
+    struct handle *held[64];
+    struct rp_pool *again = NULL;
     unsigned n = 0;
 
     open_pool(1, &(struct rp_pool_options){.min_workers = choose(2)});
     job_new();
     job_new();
     for (; n < 63; n++)
-        handle_create(&held[n], &dummies[n]);
+        handle_create(&pool_handles, &held[n], &dummies[n]);
     actor("submit0", submit_job, &ledger.job[0]);
     actor("submit1", submit_job, &ledger.job[1]);
     destroy_pool(NULL);
@@ -375,8 +376,8 @@ static void handle_reuse(void)
     close_pool();
     model.calm = true;
     for (; n > 0; n--) {
-        handle_empty(held[n - 1]);
-        handle_free(held[n - 1]);
+        handle_empty(&pool_handles, held[n - 1]);
+        handle_free(&pool_handles, held[n - 1]);
     }
     flush_everybody();
     model.calm = false;
