@@ -413,7 +413,6 @@ static int open_or_close(struct multi *multi, bool closed)
         multi_settle_pool(multi, member->pool);
         guest_leave(member->pool);
     }
-    lobby_progress(&multi->lobby);
     return rc;
 }
 

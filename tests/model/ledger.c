@@ -8,6 +8,7 @@
 #include "pool/pool.h"
 
 #include <errno.h>
+#include <ringpool/multi.h>
 
 struct ledger ledger;
 
@@ -112,13 +113,23 @@ static int said(struct job *job, int rc)
     return rc;
 }
 
-int job_submit(struct job *job)
+int job_submit_to_pool(struct job *job)
 {
     struct rp_task task = task_of(job);
 
     if (job->priority || job->overload || job->deadline || job->timeout || chance(2))
         return said(job, rp_pool_submit_task(ledger.pool, &task));
     return said(job, rp_pool_submit(ledger.pool, job_run, job));
+}
+
+int job_submit(struct job *job)
+{
+    struct rp_task task = task_of(job);
+
+    if (!ledger.multi)
+        return job_submit_to_pool(job);
+    return said(job,
+                chance(2) ? rp_multi_submit_task(ledger.multi, &task) : rp_multi_submit(ledger.multi, job_run, job));
 }
 
 int job_try(struct job *job)
@@ -186,8 +197,11 @@ static unsigned parked(const struct pool *pool)
 
 void rest_check(void)
 {
-    const struct pool *pool = ledger.pool->handle.core;
+    pool_rest_check(ledger.pool->handle.core);
+}
 
+void pool_rest_check(const struct pool *pool)
+{
     model.calm = true; /* nobody else can go on anyway */
     flush_everybody();
     must(ledger.running == 0, "%u tasks still run", ledger.running);

@@ -22,6 +22,7 @@ struct job {
 
 struct ledger {
     struct rp_pool *pool;
+    struct rp_multi *multi; /* jobs are submitted through it, if there is one */
     unsigned capacity;
     struct job job[JOBS];
     unsigned jobs;
@@ -41,6 +42,8 @@ struct rp_pool *another_pool(unsigned capacity, const struct rp_pool_options *op
 /* A new job; jobs are submitted once. */
 struct job *job_new(void);
 int job_submit(struct job *job);
+/* To ledger.pool, in any case. */
+int job_submit_to_pool(struct job *job);
 /* Whether the job went as a plain submit or as a task is chosen; a deadline in it bounds the submitter. */
 int job_try(struct job *job);
 int job_submit_until(struct job *job, int64_t deadline);
@@ -55,6 +58,8 @@ void fates_check(void);
 void accepted_check(void);
 /* No task is in flight, and nobody is on the way: the pool's words say so, and its workers are parked. */
 void rest_check(void);
+struct pool;
+void pool_rest_check(const struct pool *pool);
 /* settle without time, then all three. */
 void all_done(void);
 /* Destroys the pool and checks the fates. */

@@ -1,0 +1,247 @@
+/*
+ * The multi pool: pools come and go under submitters, and whoever waits for room in any of them is served by any.
+ */
+#include "ledger.h"
+
+#include "pool/multi.h"
+
+#include <errno.h>
+
+static void open_multi(unsigned pools, unsigned capacity, enum rp_strategy strategy)
+{
+    const struct rp_pool_options each = {
+        .allocator = &model_allocator, .log_level = RP_LOG_NONE, .no_purge = true, .queue_depth = choose(2)};
+    const struct rp_multi_options options = {.pool = &each};
+
+    memset(&ledger, 0, sizeof(ledger));
+    int rc = rp_multi_create(&ledger.multi, pools, capacity, strategy, &options);
+    must(rc == 0, "create: %s", rp_strerror(rc));
+}
+
+static enum rp_strategy any_strategy(void)
+{
+    return (enum rp_strategy)choose(RP_CUSTOM);
+}
+
+static void each_pool_rests(void)
+{
+    for (unsigned i = 0; i < 4; i++) {
+        struct rp_pool *pool = rp_multi_pool(ledger.multi, i);
+        if (pool)
+            pool_rest_check(pool->handle.core);
+    }
+}
+
+static void all_fates_and_rest(void)
+{
+    settle(false);
+    fates_check();
+    each_pool_rests();
+}
+
+static void close_multi(void)
+{
+    int rc = rp_multi_destroy(ledger.multi);
+
+    must(rc == 0, "destroy: %d", rc);
+    fates_check();
+    must(ledger.running == 0, "destroy has returned while %u tasks run", ledger.running);
+}
+
+static void submit_pair(void *arg)
+{
+    struct job *job = arg;
+
+    job_submit(&job[0]);
+    job_submit(&job[1]);
+}
+
+/* Every strategy beside each other, and none loses a task or leaves it lying. */
+static void spread(void)
+{
+    open_multi(2, 1, any_strategy());
+    for (int i = 0; i < 6; i++)
+        job_new();
+    for (int i = 0; i < 6; i += 2)
+        actor("submitter", submit_pair, &ledger.job[i]);
+    actors_join();
+    accepted_check();
+    all_fates_and_rest();
+    close_multi();
+}
+
+static void exchange_pools(void *arg)
+{
+    unsigned first = choose(2);
+    int rc;
+
+    (void)arg;
+    for (unsigned i = 0; i < 2; i++) {
+        if ((rc = rp_multi_add(ledger.multi, 1)) < 0)
+            must(rc == -ENOMEM || rc == -EAGAIN, "add: %d", rc);
+        rc = rp_multi_remove(ledger.multi, first ^ i);
+        must(rc == 0 || rc == -EBUSY || rc == -ENOENT, "remove: %d", rc);
+    }
+}
+
+/* Adversary: the pools that a submit looks at are taken out, drained and freed under it. */
+static void exchange(void)
+{
+    open_multi(2, 1, any_strategy());
+    for (int i = 0; i < 4; i++)
+        job_new();
+    actor("submitter", submit_pair, &ledger.job[0]);
+    actor("submitter", submit_pair, &ledger.job[2]);
+    actor("exchange", exchange_pools, NULL);
+    actors_join();
+    accepted_check();
+    all_fates_and_rest();
+    close_multi();
+}
+
+/* Two tasks that hold a worker of each pool, at depth 0 or with what its queue holds; then three that find no room. */
+static unsigned fill(struct gate *hold, unsigned *pools)
+{
+    unsigned n = 0;
+
+    for (unsigned pool = 0; pool < *pools; pool++) {
+        struct rp_pool *handle = rp_multi_pool(ledger.multi, pool);
+        for (unsigned depth = ((struct pool *)handle->handle.core)->queue_depth + 1; depth; depth--, n++) {
+            struct job *job = job_new();
+            job->waits = &hold[pool];
+            ledger.pool = handle;
+            job_submit_to_pool(job);
+        }
+    }
+    settle(false);
+    for (unsigned i = 0; i < 3; i++)
+        actor("submitter", submit_job, job_new());
+    settle(false);
+    for (unsigned i = 0; i < 3; i++)
+        must(!ledger.job[n + i].submitted, "submitter %u found room", i);
+    return n;
+}
+
+/* The room of either pool alone is enough for all that wait. */
+static void served_by_any(void)
+{
+    struct gate hold[2] = {{0}, {0}};
+    unsigned pools = 2, open = choose(2);
+
+    open_multi(pools, 1, any_strategy());
+    unsigned n = fill(hold, &pools);
+    gate_open(&hold[open]);
+    settle(false);
+    for (unsigned i = 0; i < 3; i++)
+        must(ledger.job[n + i].submitted && ledger.job[n + i].rc == 0, "submitter %u still waits", i);
+    gate_open(&hold[1 - open]);
+    actors_join();
+    all_fates_and_rest();
+    close_multi();
+}
+
+/* So is a pool that is added. */
+static void served_by_new(void)
+{
+    struct gate hold[2] = {{0}, {0}};
+    unsigned pools = 2;
+
+    open_multi(pools, 1, any_strategy());
+    unsigned n = fill(hold, &pools);
+    int rc;
+    do
+        rc = rp_multi_add(ledger.multi, 1);
+    while (rc == -ENOMEM || rc == -EAGAIN);
+    must(rc == 2, "add: %d", rc);
+    settle(false);
+    for (unsigned i = 0; i < 3; i++)
+        must(ledger.job[n + i].submitted && ledger.job[n + i].rc == 0, "submitter %u still waits", i);
+    gate_open(&hold[0]);
+    gate_open(&hold[1]);
+    actors_join();
+    all_fates_and_rest();
+    close_multi();
+}
+
+static void release_multi(void *arg)
+{
+    (void)arg;
+    must(rp_multi_release(ledger.multi) == 0, "release");
+}
+
+static void reboot_multi(void *arg)
+{
+    (void)arg;
+    must(rp_multi_reboot(ledger.multi) == 0, "reboot");
+}
+
+/* Those that wait are told of the release. */
+static void release_told(void)
+{
+    struct gate hold[2] = {{0}, {0}};
+    unsigned pools = 2;
+
+    open_multi(pools, 1, any_strategy());
+    unsigned n = fill(hold, &pools);
+    release_multi(NULL);
+    settle(false);
+    for (unsigned i = 0; i < 3; i++)
+        must(ledger.job[n + i].submitted && ledger.job[n + i].rc == -ESHUTDOWN, "submitter %u was not told", i);
+    gate_open(&hold[0]);
+    gate_open(&hold[1]);
+    actors_join();
+    settle(false);
+    fates_check();
+    close_multi();
+}
+
+/* Releases and reboots that race leave all pools as the last one has said. */
+static void release_reboot(void)
+{
+    open_multi(2, 1, RP_ROUND_ROBIN);
+    for (int i = 0; i < 2; i++)
+        job_new();
+    actor("release", release_multi, NULL);
+    actor("reboot", reboot_multi, NULL);
+    actor("submitter", submit_pair, &ledger.job[0]);
+    actors_join();
+    settle(false);
+    fates_check();
+    bool closed = rp_multi_is_closed(ledger.multi);
+    for (unsigned i = 0; i < 2; i++)
+        must(rp_pool_is_closed(rp_multi_pool(ledger.multi, i)) == closed, "pool %u is not as all", i);
+    for (int i = 2; i < 4; i++)
+        must(job_submit(job_new()) == (closed ? -ESHUTDOWN : 0), "job %d: %d", i, ledger.job[i].rc);
+    close_multi();
+}
+
+static void destroy_multi(void *arg)
+{
+    (void)arg;
+    must(rp_multi_destroy(ledger.multi) == 0, "destroy");
+}
+
+/* A call that began before destroy returned touches no freed memory. */
+static void destroy_calls(void)
+{
+    open_multi(2, 1, any_strategy());
+    for (int i = 0; i < 4; i++)
+        job_new();
+    actor("submitter", submit_pair, &ledger.job[0]);
+    actor("submitter", submit_pair, &ledger.job[2]);
+    actor("destroy", destroy_multi, NULL);
+    actors_join();
+    settle(false);
+    fates_check();
+}
+
+const struct scenario scenarios_multi[] = {
+    {"multi-spread", "every strategy loses no task and leaves none lying", spread},
+    {"multi-exchange", "pools come and go under submitters", exchange},
+    {"multi-served-by-any", "room in any pool serves all that wait", served_by_any},
+    {"multi-served-by-new", "so does a pool that is added", served_by_new},
+    {"multi-release-told", "a release tells all that wait", release_told},
+    {"multi-release-reboot", "all pools end as the last one of both has said", release_reboot},
+    {"multi-destroy-calls", "destroy waits for calls that began before", destroy_calls},
+    {0},
+};
