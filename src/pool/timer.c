@@ -2,16 +2,18 @@
  * The public timers, over the reactor's.
  *
  * When and whether a timer fires is decided by the reactor, under its lock; here is only what a run is. `state` holds
- * four bits of it:
+ * five bits of it:
  *
  *    RUNS      from the begin of a firing to the end of its run, in the pool also while it is queued or waits for room
  *    DOOMED    destroyed while it ran: who clears RUNS frees it
  *    AWAITED   somebody sleeps until RUNS is cleared
  *    AGAIN     in a pool: it was armed during its run and has fired since; the same task runs it once more
+ *    STOPPED   cancelled inside its run while the reactor was in its fire again: that begins no other run
  *
  * Both ways to the end meet in this word: destroy sets DOOMED and frees if RUNS is not there; the end of a run clears
  * RUNS and frees if DOOMED is there. A cancel asks the reactor first (armed? in its fire?), then for RUNS; the fire is
- * not over before RUNS is set, so a run is seen in the one or the other.
+ * not over before RUNS is set, so a run is seen in the one or the other. A cancel inside a run in the pool cannot wait
+ * for a fire that goes on beside it, and would be followed by another run: hence STOPPED, until it is armed anew.
  *
  * A run in the pool is a task with a frame of its own around the user's function, so that a panic, and a thread that
  * ends in it, are ends of the run like any other.
@@ -26,7 +28,7 @@
 #include <errno.h>
 #include <limits.h>
 
-enum { RUNS = 1, DOOMED = 2, AWAITED = 4, AGAIN = 8 };
+enum { RUNS = 1, DOOMED = 2, AWAITED = 4, AGAIN = 8, STOPPED = 16 };
 
 #define RETRY_NS INT64_C(1000000)
 
@@ -146,8 +148,10 @@ static void fire(struct timer *base)
     uint32_t state = load_seq(&timer->state);
     bool periodic = load_relaxed(&timer->periodic); /* set before the arming that fires, or one that replaces it */
 
-    while (!cas_seq(&timer->state, &state, state | (!(state & RUNS) ? RUNS : periodic ? 0 : AGAIN)))
-        ;
+    do
+        if (state & STOPPED)
+            return;
+    while (!cas_seq(&timer->state, &state, state | (!(state & RUNS) ? RUNS : periodic ? 0 : AGAIN)));
     if (state & RUNS) {
         add_relaxed(&timer->missed, periodic); /* a counter */
         return;
@@ -268,14 +272,21 @@ int rp_timer_create(struct rp_timer **out, void (*fn)(struct rp_timer *timer, vo
 
 /* --- arming and cancelling -------------------------------------------------------------------------------------- */
 
+static void arm_prepare(struct rp_timer *timer, bool periodic)
+{
+    store_relaxed(&timer->missed, 0);          /* a counter */
+    store_relaxed(&timer->periodic, periodic); /* ordered by the reactor's lock */
+    if (load_seq(&timer->state) & STOPPED)
+        and_seq(&timer->state, ~(uint32_t)STOPPED);
+}
+
 int rp_timer_arm(struct rp_timer *timer, int64_t due)
 {
     if (!timer || due <= 0)
         return -EINVAL;
     if (is_foreign(timer))
         return -ECHILD;
-    store_relaxed(&timer->missed, 0);   /* a counter */
-    store_relaxed(&timer->periodic, 0); /* ordered by the reactor's lock */
+    arm_prepare(timer, false);
     timer_arm(&timer->timer, due);
     return 0;
 }
@@ -286,8 +297,7 @@ int rp_timer_arm_periodic(struct rp_timer *timer, int64_t start, int64_t interva
         return -EINVAL;
     if (is_foreign(timer))
         return -ECHILD;
-    store_relaxed(&timer->missed, 0);   /* a counter */
-    store_relaxed(&timer->periodic, 1); /* ordered by the reactor's lock */
+    arm_prepare(timer, true);
     timer_arm_periodic(&timer->timer, start, interval);
     return 0;
 }
@@ -313,6 +323,8 @@ static int cancel(struct rp_timer *timer)
 {
     unsigned was = timer_disarm(&timer->timer);
 
+    if (was & TIMER_FIRES && runs_here(timer))
+        or_seq(&timer->state, STOPPED);
     and_seq(&timer->state, ~(uint32_t)AGAIN);
     if (retry_cancel(timer))
         return RP_TIMER_CANCELED;
