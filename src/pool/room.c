@@ -107,6 +107,7 @@ static void call_all(struct pool *pool, bool in_tasks, const struct waiter *but)
     struct waiter *waiter;
 
     rp_lock_acquire(&pool->room.lock);
+    /* cppcheck-suppress nullPointerRedundantCheck ; `but` may be NULL, the entry of a list is not */
     cds_list_for_each_entry (waiter, &pool->room.waiters, node)
         if (waiter != but && (waiter->in_task || !in_tasks) && waiter_call(waiter))
             futex_wake(&waiter->word, 1);
