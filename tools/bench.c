@@ -16,6 +16,8 @@ static const struct {
 } others[] = {
     {"lock", bench_lock, "rp_lock beside pthread_mutex and a spinlock"},
     {"multi", bench_multi, "the strategies of the multi pool: waits, shares, cost, isolation"},
+    {"completions", bench_completions, "results of tasks on their way to one consumer"},
+    {"timers", bench_timers, "arm and cancel with a million outstanding, and how late they fire"},
 };
 
 #define OTHERS (sizeof(others) / sizeof(others[0]))
@@ -35,10 +37,10 @@ static void print_help(void)
     print_usage_line(stdout);
     puts("");
     for (size_t i = 0; i < nworkloads; i++)
-        printf("  %-10s %s\n", workloads[i].name, workloads[i].summary);
+        printf("  %-11s %s\n", workloads[i].name, workloads[i].summary);
     for (size_t i = 0; i < OTHERS; i++)
-        printf("  %-10s %s\n", others[i].name, others[i].summary);
-    puts("  --quick    a few of them in a small table");
+        printf("  %-11s %s\n", others[i].name, others[i].summary);
+    puts("  --quick     a few of them in a small table");
     puts("\n`ringpool bench WORKLOAD --help` lists its keys; `make bench` runs them beside other pools.");
 }
 

@@ -33,5 +33,7 @@ struct bench_figure {
 struct bench_figure bench_summarise(double *values, size_t n);
 
 int bench_lock(int argc, char **argv);
+int bench_completions(int argc, char **argv); /* bench/completions.c */
+int bench_timers(int argc, char **argv);      /* bench/timers.c */
 
 #endif
