@@ -190,9 +190,10 @@ int guest_enter(const struct rp_pool *handle, struct pool **core)
 void guest_leave(struct pool *pool)
 {
     rcu_enter(); /* destroy waits for no guest, then for a grace period: the lines below are the last of this one */
-    if (sub_seq(&pool->guests, 1) == 1) {
-        futex_wake((_Atomic uint32_t *)&pool->guests, 1);
+    uint32_t left = sub_seq(&pool->guests, 1) - 1;
+    if (left == GUESTS_AWAITED)
+        futex_wake(&pool->guests, 1);
+    if (!(left & ~GUESTS_AWAITED))
         pool_maybe_reap(pool);
-    }
     rcu_exit();
 }

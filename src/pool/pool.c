@@ -335,9 +335,9 @@ static void pool_free(struct pool *pool)
 
 static void guests_await(struct pool *pool)
 {
-    uint32_t guests;
+    uint32_t guests = or_seq(&pool->guests, GUESTS_AWAITED) | GUESTS_AWAITED;
 
-    while ((guests = load_seq(&pool->guests)))
+    for (; guests != GUESTS_AWAITED; guests = load_seq(&pool->guests))
         futex_wait(&pool->guests, guests, 0);
 }
 

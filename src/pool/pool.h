@@ -123,6 +123,7 @@ struct room {
 
 #define ATTENTION_ENDER (UINT64_C(1) << 32)
 #define ATTENTION_WATCH (UINT64_C(1) << 63) /* the owner wants to hear of room: see lobby.c */
+#define GUESTS_AWAITED (UINT32_C(1) << 31) /* destroy sleeps until the others have gone: the last one wakes it */
 
 struct pool {
     struct runq runq;
@@ -171,7 +172,7 @@ struct pool {
     _Atomic uint32_t dropping;      /* released with RP_RELEASE_DROP: a queued task is dropped at its dequeue */
     int64_t retry_ns;               /* l */
 
-    _Atomic uint32_t guests;     /* calls that are in the pool outside of an RCU section */
+    _Atomic uint32_t guests;     /* calls that are in the pool outside of an RCU section; GUESTS_AWAITED */
     _Atomic uint32_t ended;      /* futex: bumped when something that an ender waits for may be true */
     _Atomic uint32_t excused;    /* tasks in flight that wait for the end themselves */
     _Atomic uint32_t generation; /* reboots so far */
