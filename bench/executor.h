@@ -42,6 +42,9 @@ struct executor {
     int (*batch)(void *self, executor_fn *fn, void *arg, unsigned n); /* n tasks in one call; NULL: has none */
     int (*join)(void *self, executor_fn *fn, void *arg);              /* one task, until it is done; NULL: an event
                                                                              of mutex and condition variable */
+    /* Ours: the same by a future that is waited for, or run by the waiter where no worker has begun it. */
+    int (*join_future)(void *self, executor_fn *fn, void *arg);
+    int (*join_run)(void *self, executor_fn *fn, void *arg);
     int (*parallel)(void *self, void (*body)(uint64_t from, uint64_t to), uint64_t n); /* NULL: tasks of chunks */
     /* The library's submits count only in one thread, or in one that it prepares: producers run inside of this. */
     void (*inside)(void *self, executor_fn *produce, void *arg); /* NULL: any thread may submit */

@@ -26,6 +26,8 @@
 #define PREPARED_CELLS_MOST 64
 
 enum { GAP_AUTO, GAP_SLEEP, GAP_SPIN };
+enum { BY_EVENT, BY_FUTURE, BY_RUN };
+static const char *const by_words[] = {"event", "future", "run", NULL};
 static const char *const gap_words[] = {"auto", "sleep", "spin", NULL};
 
 /* Sleeps or spins until `at`, ns on CLOCK_MONOTONIC. */
@@ -60,6 +62,7 @@ struct latency {
     uint64_t samples;
     int64_t gap_ns;
     bool sleep;
+    uint64_t by;
     struct histogram submit, whole; /* the call; roundtrip: until it was done */
     int error;
     struct usage begun;
@@ -122,11 +125,16 @@ static void roundtrip_samples(void *arg)
 {
     struct latency *run = arg;
     struct event event = {.mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+    int (*const joins[])(void *self, executor_fn *fn, void *arg) = {
+        [BY_EVENT] = run->executor->join,
+        [BY_FUTURE] = run->executor->join_future,
+        [BY_RUN] = run->executor->join_run,
+    };
 
     for (uint64_t i = 0; i < run->samples && run->error == 0; i++) {
         int64_t begun = meter_ticks();
 
-        run->error = run->executor->join ? run->executor->join(run->pool, task_count, NULL) : event_join(run, &event);
+        run->error = joins[run->by] ? joins[run->by](run->pool, task_count, NULL) : event_join(run, &event);
         histogram_add(&run->whole, meter_ns(meter_ticks() - begun));
         if (run->gap_ns)
             pass_until(meter_now() + run->gap_ns, run->sleep);
@@ -144,7 +152,7 @@ static void in_one_thread(void (*samples)(void *arg), struct latency *run)
 
 static int latency_main(const struct executor *executor, int argc, char **argv, bool wake)
 {
-    uint64_t gap_us = wake ? 50 : 0, gap = GAP_AUTO, workers = 1, samples = 20000, backend = 0, lazy = 0;
+    uint64_t gap_us = wake ? 50 : 0, gap = GAP_AUTO, workers = 1, samples = 20000, backend = 0, lazy = 0, by = 0;
     struct record record;
     struct usage used;
     bool json = false;
@@ -154,10 +162,12 @@ static int latency_main(const struct executor *executor, int argc, char **argv, 
         {"gap", 0, 0, &gap, "how it passes; auto: asleep from 1000 us on", gap_words},
         {"workers", 1, WORKERS_MOST, &workers, "threads that run", NULL},
         {"samples", 1, 100000000, &samples, "tasks", NULL},
+        {"by", 0, 0, &by, "roundtrip: what it waits for: an event, a future, or a future that it may run itself",
+         by_words},
         KEYS_OF_RINGPOOL(backend, lazy),
     };
 
-    switch (workload_args(executor, &record, keys, NKEYS(keys), NKEYS_OF_RINGPOOL, argc, argv, &json)) {
+    switch (workload_args(executor, &record, keys, NKEYS(keys), NKEYS_OF_RINGPOOL + 1, argc, argv, &json)) {
     case ARGS_HELP:
         return STATUS_OK;
     case ARGS_USAGE:
@@ -180,6 +190,7 @@ static int latency_main(const struct executor *executor, int argc, char **argv, 
         run->executor = executor;
         run->samples = samples;
         run->gap_ns = (int64_t)gap_us * 1000;
+        run->by = by;
         run->sleep = gap == GAP_SLEEP || (gap == GAP_AUTO && gap_us >= SLEEP_FROM_US);
         rc = executor->create(&run->pool, &config);
     }

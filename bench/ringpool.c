@@ -154,6 +154,46 @@ static int join(void *self, executor_fn *fn, void *arg)
     return rc;
 }
 
+/* --- the same by a future ----------------------------------------------------------------------------------------- */
+
+struct call {
+    executor_fn *fn;
+    void *arg;
+};
+
+static int future_task(void *arg, void **value)
+{
+    struct call *call = arg;
+
+    (void)value;
+    call->fn(call->arg);
+    return 0;
+}
+
+static int join_by(struct rp_pool *pool, struct call *call, bool run)
+{
+    struct rp_future *future;
+    int rc = rp_pool_submit_future(pool, future_task, call, &future);
+
+    if (rc)
+        return rc;
+    if (run)
+        rp_future_run(future); /* or somebody has begun it */
+    rc = rp_future_get(future, NULL);
+    rp_future_destroy(future);
+    return rc;
+}
+
+static int join_future(void *self, executor_fn *fn, void *arg)
+{
+    return join_by(self, &(struct call){fn, arg}, false);
+}
+
+static int join_run(void *self, executor_fn *fn, void *arg)
+{
+    return join_by(self, &(struct call){fn, arg}, true);
+}
+
 const struct executor ringpool_executor = {
     .name = "ringpool",
     .about = about,
@@ -164,4 +204,6 @@ const struct executor ringpool_executor = {
     .burst = burst,
     .batch = batch,
     .join = join,
+    .join_future = join_future,
+    .join_run = join_run,
 };

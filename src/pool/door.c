@@ -12,13 +12,13 @@
 static int pool_allocator(const struct rp_pool *handle, struct rp_allocator *out)
 {
     struct pool *pool;
-    int rc = guest_enter(handle, &pool);
+    int rc = pool_enter(handle, &pool);
 
     if (rc)
         return rc;
     *out = pool->allocator;
-    rc = runq_closed(&pool->runq) ? -ESHUTDOWN : 0;
-    guest_leave(pool);
+    rc = load_relaxed(&pool->forked) ? -ECHILD : runq_closed(&pool->runq) ? -ESHUTDOWN : 0; /* constant in a process */
+    pool_exit();
     return rc;
 }
 
@@ -35,11 +35,16 @@ static int multi_allocator(const struct rp_multi *handle, struct rp_allocator *o
     return rc;
 }
 
+int door_allocator(struct door door, struct rp_allocator *allocator)
+{
+    return door.multi ? multi_allocator(door.multi, allocator) : pool_allocator(door.pool, allocator);
+}
+
 void *door_alloc(struct door door, size_t size, struct rp_allocator *allocator, int *rc)
 {
     void *memory = NULL;
 
-    *rc = door.multi ? multi_allocator(door.multi, allocator) : pool_allocator(door.pool, allocator);
+    *rc = door_allocator(door, allocator);
     if (!*rc && !(memory = alloc_zeroed(allocator, 1, size)))
         *rc = -ENOMEM;
     return memory;

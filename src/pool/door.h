@@ -25,6 +25,8 @@ static inline struct door door_multi(struct rp_multi *multi)
     return (struct door){.multi = multi};
 }
 
+/* The allocator behind the door: 0, -EINVAL (it is no door), -ECHILD, -ESHUTDOWN. */
+int door_allocator(struct door door, struct rp_allocator *allocator);
 /*
  * `size` zeroed bytes from the allocator behind the door, which *allocator becomes, or NULL and *rc: -EINVAL (it is no
  * door), -ENOMEM, -ECHILD, -ESHUTDOWN.

@@ -96,7 +96,7 @@ void future_unref(struct rp_future *future)
         retry_free(future);
     if (future->group)
         group_unref(future->group);
-    alloc_free(&allocator, future);
+    alloc_free_aligned(&allocator, future);
 }
 
 int future_result(const struct rp_future *future, void **value)
@@ -308,12 +308,15 @@ int future_create(struct door door, const struct rp_task *task, struct rp_future
 
     if (rc)
         return rc;
-    struct rp_future *future = door_alloc(door, sizeof(*future), &allocator, &rc);
+    rc = door_allocator(door, &allocator);
     if (rc)
         return rc;
+    struct rp_future *future = alloc_aligned(&allocator, alignof(struct rp_future), sizeof(*future));
+    if (!future)
+        return -ENOMEM;
     future->allocator = allocator;
     if (task->cq && (rc = cq_reserve(task->cq))) {
-        alloc_free(&future->allocator, future);
+        alloc_free_aligned(&future->allocator, future);
         return rc;
     }
     future->job.ops = &future_ops;

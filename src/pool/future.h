@@ -31,25 +31,33 @@ struct retry;
 /*
  * Legend: c constant once submitted; r its runner, ordered for readers by the word's DONE; L under `lock`; G under the
  * group's lock.
+ *
+ * On the way to a result only the first three lines travel between the CPUs: the word, which a waiter polls, with what is
+ * constant; what the runner writes beside it, so that a poll does not take that away; and the rest of the task.
  */
 struct rp_future {
-    struct job job;
+    alignas(64) struct job job;
     _Atomic uint32_t word;
     _Atomic uint32_t refs;               /* the owner, the entry, what waits for it to start, its own context */
-    unsigned generation;                 /* c: of forks */
-    int rc;                              /* r */
-    void *value;                         /* r */
-    bool begun;                          /* r */
     int (*fn)(void *arg, void **result); /* c: one of the three */
     int (*next)(void *arg, int rc, void *value, void **result); /* c: of a continuation */
     int (*part)(void *arg);                                     /* c: of a group's member */
+    struct rp_group *group;                                     /* c: held */
+    struct retry *retry;                                        /* c */
+    unsigned generation;                                        /* c: of forks */
+    _Atomic uint32_t place; /* PLACE_*: by the claimer; read by whoever takes the entry */
+
+    alignas(64) _Atomic(const void *) runner; /* the thread that claimed it, as thread_self() names it: compared only */
+    _Atomic int cpu;                          /* where it was claimed */
+    _Atomic uint32_t own_made;                /* r: `own` is a context */
+    void *value;                              /* r */
+    int rc;                                   /* r */
+    bool begun;                               /* r */
     struct rp_task task; /* c: arg, dropped, label, priority, overload, deadline, timeout, ctx (held), cq */
     struct door door;    /* c */
     _Atomic(struct rp_pool *)
         pool; /* behind the door, where it was submitted last; before that of a multi pool's: NULL */
     struct rp_allocator allocator; /* c */
-    _Atomic(const void *) runner;  /* the thread that claimed it, as thread_self() names it: compared only */
-    _Atomic int cpu;               /* where it was claimed */
 
     struct rp_lock lock;
     struct cds_list_head watches; /* L */
@@ -58,16 +66,9 @@ struct rp_future {
     struct watch ctx_watch;       /* of the tree's lock: while it is queued */
     struct rp_future *ready_next; /* of the thread that will start it */
     struct rp_future *done_next;  /* of the thread that fires its watches */
-
-    _Atomic uint32_t place; /* PLACE_*: by the claimer; read by whoever takes the entry */
-    struct entry swapped;   /* published by `place` */
-
-    _Atomic uint32_t own_made; /* r: `own` is a context */
-    struct rp_ctx own;         /* below task.ctx */
-
-    struct rp_group *group;      /* c: held */
-    struct cds_list_head member; /* G */
-    struct retry *retry;         /* c */
+    struct entry swapped;         /* published by `place` */
+    struct rp_ctx own;            /* r: below task.ctx */
+    struct cds_list_head member;  /* G */
 };
 
 static inline bool future_is_done(const struct rp_future *future)

@@ -232,14 +232,22 @@ static bool any_done(struct rp_future *const *futures, unsigned n, unsigned *whi
     return false;
 }
 
-/* The same-CPU rule of worker.c: the thread that runs it could not while we look. */
+/* Where the last future that this thread waited for was claimed; -1: none was. */
+static _Thread_local int last_cpu = -1;
+
+/*
+ * The same-CPU rule of worker.c: a thread that is to run it here could not while we look. One that nobody has claimed
+ * is likely to be run where the last one was.
+ */
 static bool runs_here(struct rp_future *const *futures, unsigned n)
 {
     int here = cpu_current();
 
-    for (unsigned i = 0; i < n; i++)
-        if (load_relaxed(&futures[i]->cpu) == here) /* a hint */
+    for (unsigned i = 0; i < n; i++) {
+        int cpu = load_relaxed(&futures[i]->cpu); /* a hint */
+        if ((cpu < 0 ? last_cpu : cpu) == here)
             return true;
+    }
     return false;
 }
 
@@ -272,7 +280,7 @@ static bool announce(struct rp_future *future, struct futex_expected *word)
     return !(seen & FUTURE_DONE);
 }
 
-int future_wait(struct rp_future *future, int64_t deadline)
+static int wait_long(struct rp_future *future, int64_t deadline)
 {
     const struct want want = {.futures = &future, .n = 1};
     struct futex_expected word;
@@ -292,6 +300,14 @@ int future_wait(struct rp_future *future, int64_t deadline)
         future_help(future);
     }
     return 0;
+}
+
+int future_wait(struct rp_future *future, int64_t deadline)
+{
+    int rc = wait_long(future, deadline);
+
+    last_cpu = load_relaxed(&future->cpu); /* a hint */
+    return rc;
 }
 
 /* --- one of many ------------------------------------------------------------------------------------------------ */
