@@ -8,7 +8,7 @@
  * which it waits on; it counts the CQEs.
  *
  * A futex wake-up has two system calls, of who sleeps and of who wakes. `sleeps_per_completion` counts the first by the
- * voluntary switches of the consumer. tests/tools/calls.sh has strace count them all.
+ * voluntary switches of the consumer; tests/pool/calls.c counts all calls.
  */
 #include <errno.h>
 #include <liburing.h>
