@@ -33,6 +33,14 @@ def best(row, figure, more, table):
     return (max if more else min)(found, key=lambda pair: pair[1]) if found else None
 
 
+NATIVE = ("mutex", "libuv", "glib", "asio")  # the C and C++ peers that queue
+
+
+def best_native(judge, row, figure):
+    found = [value for value in (judge.figure(row, figure, name) for name in NATIVE) if value is not None]
+    return min(found) if found else None
+
+
 class Judge:
     def __init__(self, tables):
         self.tables, self.verdicts = tables, []
@@ -117,8 +125,17 @@ def judge_rest(judge):
                               ("wake 50 us", "p50_us", False), ("roundtrip W=1", "p50_us", False)):
         uring, epoll = judge.figure(row, figure), judge.figure(row, figure, "ringpool-epoll")
         judge.ratio(f"epoll, {row}: >= 0.97 x io_uring", *((epoll, uring) if more else (uring, epoll)), 0.97)
-    for name in ("sleepers on timers", "metrics on >= 0.95 x off", "timers", "completions", "multi", "channel",
-                 "round trip with a waiter that may run the task"):
+    judge.ratio("roundtrip W=1, future: p50_us <= the best C or C++ peer's",
+                best_native(judge, "roundtrip W=1", "p50_us"),
+                judge.figure("roundtrip W=1", "p50_us", "ringpool-future"), 1.0)
+    judge.ratio("roundtrip W=1, a waiter that may run it: p50_us <= 0.10 us", 0.10,
+                judge.figure("roundtrip W=1", "p50_us", "ringpool-run"), 1.0)
+    judge.absolute("completions busy", "completions_per_s", 8e6, more=True)
+    judge.absolute("completions busy", "sleeps_per_completion", 0.025)
+    judge.absolute("timers", "arm_cancel_ns", 60, unit="ns")
+    kernel, ours = judge.figure("timers", "kernel_p50_us"), judge.figure("timers", "late_p50_us")
+    judge.ratio("timers: p50 of the lateness <= 2 x the kernel's own", kernel, ours, 0.5)
+    for name in ("sleepers on timers", "metrics on >= 0.95 x off", "multi", "channel"):
         judge.say(name, None, "not in this build")
 
 

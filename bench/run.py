@@ -41,6 +41,8 @@ class Row:
 
 
 BACKENDS = {"ringpool": "backend=auto", "ringpool-epoll": "backend=epoll"}
+# A round trip of ours: by an event of the user's, by a future, and by a future that the waiter may run itself.
+JOINS = {**BACKENDS, "ringpool-future": "by=future", "ringpool-run": "by=run"}
 
 
 def rows():
@@ -76,13 +78,17 @@ def rows():
     out.append(Row("wake 5 us", "wake gap_us=5 samples=100000", "p50_us", "us", more=False))
     for workers in (1, 2):
         out.append(Row(f"roundtrip W={workers}", f"roundtrip workers={workers} samples=50000", "p50_us", "us",
-                       more=False, quick=workers == 1, ours=BACKENDS if workers == 1 else None))
+                       more=False, quick=workers == 1, ours=JOINS if workers == 1 else None))
     out.append(Row("roundtrip 200 us", "roundtrip gap_us=200 samples=3000", "p50_us", "us", more=False))
     out.append(Row("sleepers", "sleepers tasks=100000 workers=1000 ms=10", "elapsed_s", "s", more=False))
     out.append(Row("idle 1000", "idle workers=1000", "rss_kb_per_worker", "KiB", more=False))
     out.append(Row("idle 10000", "idle workers=10000", "rss_kb_per_worker", "KiB", more=False,
                    peers=("mutex", "glib", "asio", "go")))
     out.append(Row("fanout", "fanout", "speedup", "x", quick=True))
+    for consumer in ("busy", "asleep"):
+        out.append(Row(f"completions {consumer}", f"completions consumer={consumer} tasks=5000000", "completions_per_s",
+                       "M/s", 1e-6, quick=consumer == "busy", ours=BACKENDS, peers=False))
+    out.append(Row("timers", "timers", "arm_cancel_ns", "ns", more=False, ours=BACKENDS, peers=False))
     return out
 
 
