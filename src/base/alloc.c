@@ -42,6 +42,11 @@ int alloc_init(struct rp_allocator *out, const struct rp_allocator *user)
     return 0;
 }
 
+void *alloc_raw(const struct rp_allocator *a, size_t size)
+{
+    return a->malloc(a->user, size ? size : 1);
+}
+
 void *alloc_zeroed(const struct rp_allocator *a, size_t n, size_t size)
 {
     size_t total;

@@ -9,6 +9,8 @@
 /* *out becomes a copy of *user, or libc's for NULL. -EINVAL when only some of the three functions are set. */
 int alloc_init(struct rp_allocator *out, const struct rp_allocator *user);
 
+/* Memory with anything in it, or NULL. Freed by alloc_free. */
+void *alloc_raw(const struct rp_allocator *a, size_t size);
 /* Zeroed memory, or NULL (also when n * size overflows). Freed by alloc_free; NULL is allowed there. */
 void *alloc_zeroed(const struct rp_allocator *a, size_t n, size_t size);
 void alloc_free(const struct rp_allocator *a, void *p);

@@ -87,9 +87,15 @@ void job_finish_worker(struct worker *worker, struct job *job)
 
 /* --- a task with a context or a completion queue ---------------------------------------------------------------- */
 
+/* Of the task what the entry does not carry, so that it fits the size that malloc has at hand. */
 struct task_job {
     struct job job;
-    struct rp_task task; /* its context is held, its completion reserved */
+    void (*fn)(void *arg);
+    void *arg;
+    void (*dropped)(void *arg, int reason);
+    struct rp_ctx *ctx; /* held */
+    struct rp_cq *cq;   /* its completion is reserved */
+    uint64_t user_data;
     bool begun;
     _Atomic uint32_t overdue;
     struct rp_allocator allocator;
@@ -104,13 +110,13 @@ static void task_job_free(struct task_job *t)
 {
     struct rp_allocator allocator = t->allocator;
 
-    ctx_unref(t->task.ctx);
+    ctx_unref(t->ctx);
     alloc_free(&allocator, t);
 }
 
 static int task_claim(struct job *job)
 {
-    return rp_ctx_err(task_job_of(job)->task.ctx);
+    return rp_ctx_err(task_job_of(job)->ctx);
 }
 
 static void task_run(struct job *job)
@@ -118,26 +124,26 @@ static void task_run(struct job *job)
     struct task_job *t = task_job_of(job);
 
     t->begun = true;
-    t->task.fn(t->task.arg);
+    t->fn(t->arg);
 }
 
 static void task_end(struct job *job, int result)
 {
     struct task_job *t = task_job_of(job);
 
-    if (!t->begun && t->task.dropped)
-        t->task.dropped(t->task.arg, result);
+    if (!t->begun && t->dropped)
+        t->dropped(t->arg, result);
     if (!result && load_acquire(&t->overdue)) /* stored before the timer was cancelled */
         result = -ETIMEDOUT;
-    if (t->task.cq)
-        cq_post(t->task.cq, t->task.user_data, result);
+    if (t->cq)
+        cq_post(t->cq, t->user_data, result);
     task_job_free(t);
 }
 
 static struct rp_ctx *task_context(struct job *job, bool make)
 {
     (void)make;
-    return task_job_of(job)->task.ctx;
+    return task_job_of(job)->ctx;
 }
 
 static void task_overdue(struct job *job)
@@ -145,7 +151,7 @@ static void task_overdue(struct job *job)
     struct task_job *t = task_job_of(job);
 
     store_release(&t->overdue, 1);
-    rp_ctx_cancel(t->task.ctx, -ETIMEDOUT);
+    rp_ctx_cancel(t->ctx, -ETIMEDOUT);
 }
 
 static const struct job_ops task_ops = {
@@ -159,18 +165,31 @@ static const struct job_ops task_ops = {
 int job_from_task(struct door door, const struct rp_task *task, struct entry *entry)
 {
     struct rp_allocator allocator;
+    struct task_job *t;
     int rc = 0;
 
     if (task->ctx && ((rc = ctx_usable(task->ctx)) || (rc = ctx_err(task->ctx))))
         return rc;
-    struct task_job *t = door_alloc(door, sizeof(*t), &allocator, &rc);
-    if (!rc && task->cq && (rc = cq_reserve(task->cq)))
-        alloc_free(&allocator, t);
+    rc = door_allocator(door, &allocator);
     if (rc)
         return rc;
-    t->allocator = allocator;
-    t->job.ops = &task_ops;
-    t->task = *task;
+    t = alloc_raw(&allocator, sizeof(*t));
+    if (!t)
+        return -ENOMEM;
+    if (task->cq && (rc = cq_reserve(task->cq))) {
+        alloc_free(&allocator, t);
+        return rc;
+    }
+    *t = (struct task_job){
+        .job.ops = &task_ops,
+        .fn = task->fn,
+        .arg = task->arg,
+        .dropped = task->dropped,
+        .ctx = task->ctx,
+        .cq = task->cq,
+        .user_data = task->user_data,
+        .allocator = allocator,
+    };
     rp_ctx_hold(task->ctx);
     entry->fn = job_run;
     entry->dropped = job_dropped;
@@ -183,8 +202,8 @@ void job_discard(struct entry *entry)
 {
     struct task_job *t = task_job_of(entry->arg);
 
-    if (t->task.cq)
-        cq_unreserve(t->task.cq);
+    if (t->cq)
+        cq_unreserve(t->cq);
     task_job_free(t);
 }
 
