@@ -123,7 +123,7 @@ struct room {
 
 #define ATTENTION_ENDER (UINT64_C(1) << 32)
 #define ATTENTION_WATCH (UINT64_C(1) << 63) /* the owner wants to hear of room: see lobby.c */
-#define GUESTS_AWAITED (UINT32_C(1) << 31) /* destroy sleeps until the others have gone: the last one wakes it */
+#define GUESTS_AWAITED (UINT32_C(1) << 31)  /* destroy sleeps until the others have gone: the last one wakes it */
 
 struct pool {
     struct runq runq;
