@@ -44,6 +44,8 @@
 #define OVERTAKES 1024
 #define REST_YIELD 16U
 #define REST_MOST 64U
+#define NAP_NS 50000
+#define REST_IN_NAP 64 /* REST_MOST turns in a nap and its slack */
 
 enum { LOOKING, SLEEPING, CALLED };
 
@@ -214,18 +216,29 @@ static void waiter_leave(struct pool *pool, struct waiter *me)
 
 /*
  * Where much is in flight it pays to wait until more than one has ended, away from the words that the workers write, and
- * off the CPU if they want it.
+ * off the CPU if they want it. true: so few have ended that a sleep of NAP_NS would leave the workers enough to do.
  */
-static void rest(struct pool *pool)
+static bool rest(struct pool *pool)
 {
-    unsigned turns = load_relaxed(&pool->runq.limit) / 16; /* a hint */
+    unsigned limit = load_relaxed(&pool->runq.limit); /* a hint */
+    unsigned turns = limit / 16 < REST_MOST ? limit / 16 : REST_MOST;
+    uint64_t before = 0;
 
-    if (turns > REST_MOST)
-        turns = REST_MOST;
-    if (turns >= REST_YIELD)
+    if (turns >= REST_YIELD) {
         sched_yield();
-    while (turns--)
+        before = load_seq(runq_done(&pool->runq));
+    }
+    for (unsigned i = 0; i < turns; i++)
         cpu_relax();
+    return turns == REST_MOST && (load_seq(runq_done(&pool->runq)) - before) * REST_IN_NAP < limit / 2;
+}
+
+/* Instead of blocking, once: who is woken for each task that ends finds room for a few, and the workers pay for that. */
+static void nap(void)
+{
+    _Atomic uint32_t nobody = 0;
+
+    futex_wait(&nobody, 0, rp_after(NAP_NS));
 }
 
 /* Looks for room for a short while. The claim's result, -EAGAIN if there was none. */
@@ -234,7 +247,8 @@ static int look_around(struct pool *pool, unsigned class, bool newcomer, uint64_
     int64_t until = 0;
 
     for (;;) {
-        rest(pool);
+        if (rest(pool) && newcomer)
+            return -EAGAIN;
         for (int i = 0; i < 16; i++) {
             if (newcomer && runq_gate_shut(&pool->runq))
                 return -EAGAIN;
@@ -343,8 +357,15 @@ int room_claim(struct pool *pool, unsigned class, int64_t deadline, struct rp_ct
     struct waiter me = {
         .word = LOOKING, .watch = {.fire = waiter_context_ended}, .held = frame_held(pool), .in_task = frame_current()};
     int64_t pause = 50000;
-    int rc = waiter_join(pool, &me);
+    int rc = -EAGAIN;
 
+    if (pool->spin_ns && !deadline && !ctx && !me.held && rest(pool)) {
+        nap();
+        rc = runq_claim(&pool->runq, class, 1, true, position);
+    }
+    if (rc != -EAGAIN && rc != -EBUSY)
+        return rc;
+    rc = waiter_join(pool, &me);
     if (rc)
         return rc;
     if (ctx)

@@ -93,8 +93,8 @@ static unsigned room_at(struct runq *q, uint64_t tail, unsigned want)
     uint32_t flight = (tail_accepted(tail) - seen) & FLIGHT_MASK;
 
     if (flight + want > limit) {
-        uint32_t done = (uint32_t)load_seq(&q->done); /* pairs with [end] in worker.c */
-        cas_relaxed(&q->done_seen, &seen, done);      /* unless somebody remembered a later one */
+        uint32_t done = (uint32_t)load_seq(runq_done(q)); /* pairs with [end] in worker.c */
+        cas_relaxed(&q->done_seen, &seen, done);          /* unless somebody remembered a later one */
         flight = (tail_accepted(tail) - done) & FLIGHT_MASK;
         if (flight >= FLIGHT_MAX) /* done has passed a stale tail: the CAS will find out */
             flight = 0;
@@ -380,7 +380,7 @@ unsigned runq_queued(const struct runq *q)
 
 unsigned runq_flight(const struct runq *q)
 {
-    uint32_t done = (uint32_t)load_seq(&q->done);
+    uint32_t done = (uint32_t)load_seq(runq_done(q));
 
     return (tail_accepted(load_seq(&q->tail)) - done) & FLIGHT_MASK;
 }
@@ -391,13 +391,13 @@ struct runq_counts runq_count(const struct runq *q)
     struct runq_counts counts;
 
     for (int tries = 0; tries < 8; tries++) {
-        counts.done = load_seq(&q->done);
+        counts.done = load_seq(runq_done(q));
         uint32_t heads = taken(q);
         uint64_t tail = load_seq(&q->tail);
 
         counts.taken = (heads - (uint32_t)counts.done) & FLIGHT_MASK;
         counts.queued = (tail_accepted(tail) - heads) & FLIGHT_MASK;
-        if (load_seq(&q->done) == counts.done && taken(q) == heads && load_seq(&q->tail) == tail)
+        if (load_seq(runq_done(q)) == counts.done && taken(q) == heads && load_seq(&q->tail) == tail)
             break;
     }
     return counts;

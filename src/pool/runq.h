@@ -84,6 +84,7 @@ struct ring {
     struct extras *extras;                      /* one for each slot */
     struct rp_lock claim_lock;                  /* side classes: from the look at the ring's room to the claim */
     alignas(CACHE_APART) _Atomic uint64_t head; /* next position to take; workers, by CAS */
+    _Atomic uint64_t done;                      /* of the normal ring: see runq_done */
     alignas(CACHE_APART) _Atomic uint64_t tail; /* next position to claim; side classes only, under claim_lock */
 };
 
@@ -93,7 +94,6 @@ struct ring {
 struct runq {
     alignas(CACHE_APART) _Atomic uint64_t tail; /* S: the word described above */
     _Atomic uint32_t done_seen; /* S: a recent value of done: a stale one only makes a claim reload it */
-    alignas(CACHE_APART) _Atomic uint64_t done;  /* W: tasks that have ended, however */
     alignas(CACHE_APART) _Atomic uint32_t limit; /* O: most tasks in flight */
     _Atomic uint32_t sides;                      /* O: 1 once a side ring exists */
     _Atomic uint64_t gate;                       /* room.c: newcomers claim only below it; 0: open */
@@ -140,6 +140,15 @@ bool runq_ready(struct runq *q);
 /* Whether everything that was ever claimed has been taken. */
 bool runq_drained(struct runq *q);
 
+/*
+ * W: tasks of any class that have ended, however. Beside the normal ring's head, as a worker that ends a task takes the next one:
+ * one line to fetch for both.
+ */
+static inline _Atomic uint64_t *runq_done(const struct runq *q)
+{
+    return &load_relaxed(&q->rings[CLASS_NORMAL])->done; /* constant since creation */
+}
+
 /* Tasks accepted and not ended; tasks accepted and not taken. */
 unsigned runq_flight(const struct runq *q);
 unsigned runq_queued(const struct runq *q);
@@ -161,7 +170,7 @@ static inline uint32_t tail_accepted(uint64_t tail)
 /* Whether one more task would be within the limit. Sequentially consistent: a blocked submitter's re-check. */
 static inline bool runq_has_room(struct runq *q)
 {
-    return ((tail_accepted(load_seq(&q->tail)) - (uint32_t)load_seq(&q->done)) & FLIGHT_MASK) < load_seq(&q->limit);
+    return ((tail_accepted(load_seq(&q->tail)) - (uint32_t)load_seq(runq_done(q))) & FLIGHT_MASK) < load_seq(&q->limit);
 }
 
 static inline bool gate_shut_at(const struct runq *q, uint64_t tail)

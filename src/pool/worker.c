@@ -37,7 +37,7 @@ static __attribute__((noinline)) void task_ended_watched(struct pool *pool, uint
 
 void task_ended(struct pool *pool)
 {
-    add_seq(&pool->runq.done, 1); /* [end], E1 in room.c */
+    add_seq(runq_done(&pool->runq), 1); /* [end], E1 in room.c */
     uint64_t attention = load_seq(&pool->room.attention);
     if (__builtin_expect(attention != 0, 0))
         task_ended_watched(pool, attention);

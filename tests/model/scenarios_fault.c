@@ -318,7 +318,7 @@ static void ring_wraps(void)
     ring->mask = 1;
     ring->head = start & POSITION_MASK;
     core->runq.tail = start & POSITION_MASK;
-    core->runq.done = start;
+    ring->done = start;
     core->runq.done_seen = (uint32_t)start;
     for (uint64_t i = 0; i < 2; i++)
         ring->slots[(start + i) & 1].sequence = (start + i) & POSITION_MASK;
