@@ -134,11 +134,13 @@ static int fire_kernel(struct run *run, int fd, int64_t due)
 
 static int lateness(struct run *run, const struct rp_timer_options *options)
 {
-    struct rp_timer *timer;
+    struct rp_timer *timer = NULL;
     int64_t gap = (int64_t)run->gap_us * 1000;
     int fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
     int rc = fd < 0 ? -errno : rp_timer_create(&timer, fired, run, options);
 
+    if (fd >= 0 && rc)
+        close(fd);
     if (rc)
         return rc;
     for (uint64_t i = 0; i < run->samples && !rc; i++) {
@@ -157,7 +159,7 @@ static int measure(struct run *run, int backend, struct record *record)
     uint64_t runs = run->pairs / RUN ? run->pairs / RUN : 1, kb = usage_rss_kb();
     int rc;
 
-    run->timer = calloc(run->n, sizeof(*run->timer));
+    run->timer = calloc(run->n, sizeof(struct rp_timer *));
     run->arm = calloc(runs, sizeof(double));
     run->cancel = calloc(runs, sizeof(double));
     run->both = calloc(runs, sizeof(double));
