@@ -5,6 +5,8 @@
 
 #include <ringpool/context.h>
 #include <ringpool/future.h>
+#include <ringpool/group.h>
+#include <ringpool/retry.h>
 
 static struct rp_ctx *ctx_make(struct rp_ctx *parent, int64_t deadline)
 {
@@ -259,6 +261,76 @@ Test(context, values_travel_through_three_levels_of_submits)
     cr_assert_eq(value, &levels);
     rp_future_destroy(future);
     rp_ctx_destroy(below);
+    rp_ctx_destroy(ctx);
+    pool_end(pool);
+}
+
+static int member_looks(void *arg)
+{
+    *(void **)arg = rp_ctx_value(rp_ctx_current(), &key);
+    return 0;
+}
+
+static int next_looks(void *arg, int result, void *value, void **next_value)
+{
+    (void)arg;
+    (void)value;
+    *next_value = rp_ctx_value(rp_ctx_current(), &key);
+    return result;
+}
+
+static int attempt_looks(void *arg, void **value)
+{
+    *value = rp_ctx_value(rp_ctx_current(), &key);
+    return add_seq((_Atomic uint32_t *)arg, 1) ? 0 : -EAGAIN; /* the second attempt, after a timer */
+}
+
+struct works {
+    struct rp_pool *pool;
+    void *member, *next, *attempt;
+    _Atomic uint32_t attempts;
+    int rc;
+};
+
+/* Inside a task with a context: submits by all verbs, none of which names one. */
+static int works_run(void *arg, void **value)
+{
+    struct works *works = arg;
+    struct rp_future *first = NULL, *next = NULL, *attempt = NULL;
+    struct rp_group *group = NULL;
+    const struct rp_task task = {.arg = &works->attempts};
+    const struct rp_retry policy = {.delay = 1};
+
+    (void)value;
+    int rc = rp_group_create(&group, works->pool, NULL);
+    rc = rc ? rc : rp_group_submit(group, member_looks, &works->member);
+    rc = rc ? rc : rp_group_wait(group, 0);
+    rc = rc ? rc : rp_pool_submit_future(works->pool, attempt_looks, &(_Atomic uint32_t){1}, &first);
+    rc = rc ? rc : rp_future_then(first, NULL, next_looks, NULL, &next);
+    rc = rc ? rc : rp_pool_submit_retry(works->pool, attempt_looks, &task, &policy, &attempt);
+    rc = rc ? rc : rp_future_get(next, &works->next);
+    rc = rc ? rc : rp_future_get(attempt, &works->attempt);
+    rp_future_destroy(first);
+    rp_future_destroy(next);
+    rp_future_destroy(attempt);
+    rp_group_destroy(group);
+    return rc;
+}
+
+Test(context, values_travel_to_groups_continuations_and_retries)
+{
+    struct rp_pool *pool = pool_make(2, &(struct rp_pool_options){.queue_depth = 8});
+    struct works works = {.pool = pool};
+    struct rp_future *future;
+    struct rp_ctx *ctx;
+
+    cr_assert_eq(rp_ctx_create_with(&ctx, NULL, &(struct rp_ctx_options){.key = &key, .value = &works}), 0);
+    cr_assert_eq(rp_pool_submit_future_task(pool, works_run, &(struct rp_task){.arg = &works, .ctx = ctx}, &future), 0);
+    cr_assert_eq(rp_future_get(future, NULL), 0);
+    cr_assert_eq(works.member, &works);
+    cr_assert_eq(works.next, &works);
+    cr_assert_eq(works.attempt, &works);
+    rp_future_destroy(future);
     rp_ctx_destroy(ctx);
     pool_end(pool);
 }
