@@ -140,11 +140,9 @@ static void context_ended(struct watch *watch, int reason)
 
 static bool any_of(struct cds_list_head *list, bool (*test)(struct rp_future *member, void *arg), void *arg)
 {
-    struct rp_future *future;
+    struct cds_list_head *node; /* not the entries: the list's head is no future, nor aligned as one */
 
-    cds_list_for_each_entry (future, list, member)
-        if (test(future, arg))
-            return true;
+    cds_list_for_each(node, list) if (test(caa_container_of(node, struct rp_future, member), arg)) return true;
     return false;
 }
 

@@ -229,6 +229,7 @@ Test(multi_context, its_end_ends_a_submitter_that_waits_for_room_in_any_pool)
     cr_assert_eq(rp_ctx_create(&ctx, NULL, 0), 0);
     struct rp_ctx *arg[2] = {NULL, ctx};
     hold(multi, &gate, 2);
+    AWAIT(load_seq(&gate.inside) == 2);
     for (int i = 0; i < 3; i++)
         caller_start(&callers[i], (struct rp_pool *)multi, submit_with_ctx, arg);
     AWAIT(rp_multi_waiting(multi) == 3);
