@@ -183,9 +183,9 @@ static int waiter_join(struct pool *pool, struct waiter *me)
         cds_list_add_tail(&me->node, &room->waiters);
         room->inside += me->held > 0;
         room->held += me->held;
-        add_seq(&room->attention, 1); /* H1 */
         if (head_locked(room) == me)
-            head_changed_locked(pool);
+            head_changed_locked(pool); /* first: whom others see as blocked, the gate protects */
+        add_seq(&room->attention, 1);  /* H1 */
     }
     rp_lock_release(&room->lock);
     return rc;
