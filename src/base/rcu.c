@@ -26,10 +26,12 @@ char rcu_tsan_tag;
 enum {
     CHUNK_HEADER_BYTES = 64, /* struct registry_chunk is 32 */
     CHUNK_READERS_MIN = 8,
+    KEYS_IN_THREAD = 32, /* PTHREAD_KEY_2NDLEVEL_SIZE of glibc's internal headers */
     THREADS_UNKNOWN = 4096, /* taken for the number of threads where /proc is not mounted */
 };
 
 static struct rp_lock attach_lock; /* held over trial and registration, and over a fork */
+static bool key_in_thread; /* under attach_lock: glibc keeps bp's thread-specific value in the thread's own descriptor */
 
 /*
  * At least as many as are registered, by whomever: bp takes a reader out before its thread ends. The link count of the
@@ -46,7 +48,8 @@ static size_t threads_now(void)
  * Can bp have the chunk that it may need? It grows only while every slot is taken, so that its last chunk has at most
  * as many slots as there are threads, and the next one twice that size. The trial asks with bp's own protection and
  * flags, as they decide which limits count (RLIMIT_AS, RLIMIT_DATA, strict overcommit, max_map_count). The malloc is
- * for pthread_setspecific, which allocates for keys above 31, and whose failure bp answers with abort() as well.
+ * for pthread_setspecific, which allocates for keys above 31, and whose failure bp answers with abort() as well; below
+ * that a worker makes none, as its first one costs it a cache of malloc's own of 700 bytes.
  *
  * What is left: another thread may take the last of the memory between the trial and the registration. attach_lock
  * keeps that from happening between two of our own registrations; a foreign mmap in those two microseconds, or a
@@ -57,15 +60,28 @@ static bool arena_may_grow(void)
     size_t readers = threads_now() + CHUNK_READERS_MIN;
     size_t size = 2 * (CHUNK_HEADER_BYTES + readers * sizeof(struct urcu_bp_reader));
     void *chunk = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_ANONYMOUS | MAP_PRIVATE, -1, 0);
-    void *specific;
 
     if (chunk == MAP_FAILED) {
         return false;
     }
     (void)munmap(chunk, size);
-    specific = malloc(4096); /* beyond malloc's per-thread caches, which calloc does not use */
+    if (key_in_thread) {
+        return true;
+    }
+    void *specific = malloc(4096); /* beyond malloc's per-thread caches, which calloc does not use */
     free(specific);
     return specific != NULL;
+}
+
+/*
+ * In a thread that was registered. A pthread_key_t of glibc's is an index, and asking for one that nobody made gives
+ * NULL.
+ */
+static void find_key(void)
+{
+    for (pthread_key_t key = 0; key < KEYS_IN_THREAD && !key_in_thread; key++) {
+        key_in_thread = pthread_getspecific(key) == URCU_TLS(urcu_bp_reader);
+    }
 }
 
 /*
@@ -133,6 +149,7 @@ int rcu_attach_slow(void)
         rp_lock_acquire(&attach_lock);
         if (arena_may_grow()) {
             urcu_bp_register_thread();
+            find_key();
         } else {
             rc = -ENOMEM;
         }

@@ -8,6 +8,8 @@
  */
 #include "base/stack.h"
 
+#include "base/atomic.h"
+
 #include <errno.h>
 #include <link.h>
 #include <stdint.h>
@@ -19,17 +21,18 @@ static size_t page_size(void)
     return (size_t)sysconf(_SC_PAGESIZE);
 }
 
-int stack_map(struct stack *stack, size_t size)
+int stack_map(struct stack *stack, size_t size, size_t above)
 {
     const size_t page = page_size();
     const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_NORESERVE;
     int saved = errno;
     char *map;
 
-    if (size > SIZE_MAX / 2) {
+    if (size > SIZE_MAX / 2 || above > SIZE_MAX / 4) {
         return -ENOMEM;
     }
-    size = size ? (size + page - 1) & ~(page - 1) : page;
+    above = (above + CACHE_APART - 1) & ~(size_t)(CACHE_APART - 1);
+    size = ((size ? size : 1) + above + page - 1) & ~(page - 1);
     map = mmap(NULL, page + size, PROT_NONE, flags, -1, 0);
     if (map == MAP_FAILED) {
         goto failed;
@@ -39,8 +42,7 @@ int stack_map(struct stack *stack, size_t size)
         goto failed;
     }
     (void)madvise(map + page, size, MADV_NOHUGEPAGE); /* EINVAL on a kernel without huge pages */
-    stack->base = map + page;
-    stack->size = size;
+    *stack = (struct stack){.base = map + page, .size = size - above, .above = above};
     errno = saved;
     return 0;
 
@@ -58,12 +60,11 @@ void stack_unmap(struct stack *stack)
     if (!stack->base) {
         return;
     }
-    if (munmap((char *)stack->base - page, page + stack->size)) {
+    if (munmap((char *)stack->base - page, page + stack->size + stack->above)) {
         /* Merged with a neighbour, it cannot be cut out without one mapping more, which may be one too many. */
-        (void)madvise(stack->base, stack->size, MADV_DONTNEED);
+        (void)madvise(stack->base, stack->size + stack->above, MADV_DONTNEED);
     }
-    stack->base = NULL;
-    stack->size = 0;
+    *stack = (struct stack){0};
     errno = saved;
 }
 

@@ -7,8 +7,9 @@
 #include <stddef.h>
 
 struct stack {
-    void *base;  /* lowest usable byte, above the guard page */
-    size_t size; /* usable bytes, a multiple of the page size */
+    void *base;   /* lowest usable byte, above the guard page */
+    size_t size;  /* usable bytes */
+    size_t above; /* bytes above those, that the owner asked for; base + size + above is the end of a page */
 };
 
 /*
@@ -18,10 +19,19 @@ struct stack {
  */
 size_t stack_tls_size(void);
 
-/* Maps a stack of at least `size` bytes. 0; -ENOMEM: memory or mappings (vm.max_map_count) are exhausted. */
-int stack_map(struct stack *stack, size_t size);
+/*
+ * Maps a stack of at least `size` bytes, and above it at least `above` zeroed bytes for its owner, who finds them at
+ * stack_above(), aligned to CACHE_APART. They lie in the page that any thread touches first, so what is kept there
+ * costs an idle thread next to nothing. 0; -ENOMEM: memory or mappings (vm.max_map_count) are exhausted.
+ */
+int stack_map(struct stack *stack, size_t size, size_t above);
 
-/* Unmaps it and zeroes *stack; a zeroed stack is allowed. */
+static inline void *stack_above(const struct stack *stack)
+{
+    return (char *)stack->base + stack->size;
+}
+
+/* Unmaps it and zeroes *stack, which is not above it; a zeroed stack is allowed. */
 void stack_unmap(struct stack *stack);
 
 /*

@@ -400,8 +400,7 @@ static void pool_free_forked(struct pool *pool)
         if (!worker || worker == worker_self(pool))
             continue;
         alloc_free(&pool->allocator, worker->alternate_stack);
-        stack_unmap(&worker->stack);
-        alloc_free_aligned(&pool->allocator, worker);
+        worker_unmap(worker);
     }
     if (!frame_inside(pool))
         pool_free(pool);

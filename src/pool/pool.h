@@ -278,6 +278,8 @@ void worker_cache_clear(struct pool *pool);
 unsigned worker_cached(struct pool *pool);
 /* Under RCU, or for a worker that cannot leave meanwhile; may be NULL. */
 struct worker *worker_at(const struct pool *pool, unsigned number);
+/* Its descriptor and stack, on which nobody stands. */
+void worker_unmap(struct worker *worker);
 
 /* --- worker.c: what a worker does --------------------------------------------------------------------------------- */
 

@@ -29,41 +29,41 @@ struct worker *worker_at(const struct pool *pool, unsigned number)
     return table_get(&pool->table, number);
 }
 
-/* --- descriptors ------------------------------------------------------------------------------------------------ */
+void worker_unmap(struct worker *worker)
+{
+    struct stack stack = worker->stack; /* which holds the descriptor */
+
+    stack_unmap(&stack);
+}
+
+/* --- descriptors: each right above its worker's stack, as nearly all of a page is free there ---------------------- */
 
 static int descriptor_create(struct pool *pool, struct worker **out)
 {
-    struct worker *worker = alloc_aligned(&pool->allocator, CACHE_APART, sizeof(*worker));
-    int rc;
+    struct stack stack;
+    int rc = stack_map(&stack, pool->stack_size, sizeof(struct worker));
 
-    if (!worker)
-        return -ENOMEM;
-    rc = stack_map(&worker->stack, pool->stack_size);
     if (rc)
-        goto no_stack;
+        return rc;
+    struct worker *worker = stack_above(&stack);
+    worker->stack = stack;
     worker->pool = pool;
     run_limit_init(&worker->run_limit, pool, worker);
     rp_lock_acquire(&pool->lock);
     rc = table_put(&pool->table, &pool->allocator, worker, &worker->number);
     rp_lock_release(&pool->lock);
     if (rc)
-        goto no_number;
-    *out = worker;
-    return 0;
-
-no_number:
-    stack_unmap(&worker->stack);
-no_stack:
-    alloc_free_aligned(&pool->allocator, worker);
+        worker_unmap(worker);
+    else
+        *out = worker;
     return rc;
 }
 
 /* Its thread was joined, it is out of the table, and a grace period has passed. */
-static void descriptor_free(struct pool *pool, struct worker *worker)
+static void descriptor_free(struct worker *worker)
 {
     timer_cancel_wait(&worker->run_limit.timer);
-    stack_unmap(&worker->stack);
-    alloc_free_aligned(&pool->allocator, worker);
+    worker_unmap(worker);
 }
 
 /* liburcu's own loop over entries takes the list's head for one at its end, which is not aligned as a worker is. */
@@ -310,14 +310,14 @@ static void cache_unlist_locked(struct pool *pool, struct cds_list_head *list)
 }
 
 /* One grace period for all of a list that is out of the table. Not under the lock, not in a section. */
-static void cache_free(struct pool *pool, struct cds_list_head *list)
+static void cache_free(struct cds_list_head *list)
 {
     struct cds_list_head *node, *next;
 
     if (cds_list_empty(list))
         return;
     rcu_wait();
-    cds_list_for_each_safe(node, next, list) descriptor_free(pool, cached_worker(node));
+    cds_list_for_each_safe(node, next, list) descriptor_free(cached_worker(node));
 }
 
 void worker_cache_age(struct pool *pool)
@@ -335,7 +335,7 @@ void worker_cache_age(struct pool *pool)
     cds_list_splice(&pool->fresh, &pool->victim);
     CDS_INIT_LIST_HEAD(&pool->fresh);
     rp_lock_release(&pool->lock);
-    cache_free(pool, &unused);
+    cache_free(&unused);
 }
 
 /* The last join of a worker. A destructor of thread-local data that destroys the pool runs on one: its stack is lost. */
@@ -366,7 +366,7 @@ void worker_cache_clear(struct pool *pool)
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel); /* pthread_join is a cancellation point */
     cds_list_for_each(node, &all) descriptor_join(cached_worker(node));
     pthread_setcancelstate(cancel, &cancel);
-    cache_free(pool, &all);
+    cache_free(&all);
 }
 
 unsigned worker_cached(struct pool *pool)

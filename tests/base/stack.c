@@ -3,6 +3,9 @@
  */
 #include "base/stack.h"
 
+#include "base/atomic.h"
+
+
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -43,7 +46,7 @@ Test(stack, is_at_least_as_large_as_asked_and_in_whole_pages)
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
         struct stack stack;
 
-        cr_assert_eq(stack_map(&stack, sizes[i]), 0);
+        cr_assert_eq(stack_map(&stack, sizes[i], 0), 0);
         cr_assert_geq(stack.size, sizes[i]);
         cr_assert_lt(stack.size, sizes[i] + page + 1);
         cr_assert_eq(stack.size % page, 0u);
@@ -53,11 +56,33 @@ Test(stack, is_at_least_as_large_as_asked_and_in_whole_pages)
     }
 }
 
+Test(stack, holds_zeroed_bytes_for_its_owner_above)
+{
+    const size_t above[] = {1, CACHE_APART, CACHE_APART + 1, 1280, page, 3 * page + 1};
+
+    for (size_t i = 0; i < sizeof(above) / sizeof(above[0]); i++) {
+        struct stack stack;
+
+        cr_assert_eq(stack_map(&stack, 4 * page, above[i]), 0);
+        char *owned = stack_above(&stack);
+        cr_assert_geq(stack.size, 4 * page);
+        cr_assert_geq(stack.above, above[i]);
+        cr_assert_eq((uintptr_t)owned % CACHE_APART, 0u);
+        cr_assert_eq((uintptr_t)(owned + stack.above) % page, 0u);
+        for (size_t byte = 0; byte < above[i]; byte++)
+            cr_assert_eq(owned[byte], 0);
+        memset(stack.base, 0xaa, stack.size + stack.above);
+        stack_unmap(&stack);
+        cr_assert_not(readable(owned));
+        cr_assert_null(stack.base);
+    }
+}
+
 Test(stack, has_a_guard_page_below)
 {
     struct stack stack;
 
-    cr_assert_eq(stack_map(&stack, 4 * page), 0);
+    cr_assert_eq(stack_map(&stack, 4 * page, 0), 0);
     cr_assert(readable(stack.base));
     cr_assert(readable((char *)stack.base + stack.size - 1));
     cr_assert_not(readable((char *)stack.base - 1));
@@ -82,7 +107,7 @@ Test(stack, a_thread_runs_on_it)
     pthread_t thread;
     uintptr_t address = 0;
 
-    cr_assert_eq(stack_map(&stack, 256 * 1024 + stack_tls_size()), 0);
+    cr_assert_eq(stack_map(&stack, 256 * 1024 + stack_tls_size(), 0), 0);
     pthread_attr_init(&attr);
     cr_assert_eq(pthread_attr_setstack(&attr, stack.base, stack.size), 0);
     cr_assert_eq(pthread_create(&thread, &attr, address_of_a_local, &address), 0);
@@ -97,7 +122,7 @@ Test(stack, trim_gives_back_what_is_below_and_keeps_the_top)
     struct stack stack;
     unsigned char *base;
 
-    cr_assert_eq(stack_map(&stack, 8 * page), 0);
+    cr_assert_eq(stack_map(&stack, 8 * page, 0), 0);
     base = stack.base;
     memset(base, 0xaa, stack.size);
     stack_trim(&stack, page + 1); /* the page that is kept in part is kept */
@@ -111,7 +136,7 @@ Test(stack, trim_to_more_than_there_is_does_nothing)
 {
     struct stack stack;
 
-    cr_assert_eq(stack_map(&stack, 2 * page), 0);
+    cr_assert_eq(stack_map(&stack, 2 * page, 0), 0);
     memset(stack.base, 0xaa, stack.size);
     stack_trim(&stack, stack.size);
     stack_trim(&stack, SIZE_MAX);
@@ -127,7 +152,7 @@ Test(stack, unmap_takes_the_guard_page_along_and_may_be_repeated)
     unsigned char resident;
     char *base;
 
-    cr_assert_eq(stack_map(&stack, page), 0);
+    cr_assert_eq(stack_map(&stack, page, 0), 0);
     base = stack.base;
     stack_unmap(&stack);
     cr_assert_eq(mincore(base - page, page, &resident), -1);
@@ -147,7 +172,7 @@ Test(stack, does_not_take_huge_pages)
     if (!maps || access("/sys/kernel/mm/transparent_hugepage/enabled", F_OK)) {
         cr_skip("this kernel has no huge pages to refuse, or no smaps");
     }
-    cr_assert_eq(stack_map(&stack, 4 << 20), 0);
+    cr_assert_eq(stack_map(&stack, 4 << 20, 0), 0);
     snprintf(head, sizeof(head), "%lx-", (unsigned long)stack.base);
     while (fgets(line, sizeof(line), maps)) {
         if (strncmp(line, head, strlen(head)) == 0) {
@@ -169,15 +194,17 @@ Test(stack, without_address_space_is_enomem_and_errno_is_kept)
     struct rlimit before, none;
     int rc;
 
-    cr_assert_eq(stack_map(&stack, SIZE_MAX), -ENOMEM);
-    cr_assert_eq(stack_map(&stack, SIZE_MAX / 2 - page), -ENOMEM);
+    cr_assert_eq(stack_map(&stack, SIZE_MAX, 0), -ENOMEM);
+    cr_assert_eq(stack_map(&stack, SIZE_MAX / 2 - page, 0), -ENOMEM);
+    cr_assert_eq(stack_map(&stack, page, SIZE_MAX), -ENOMEM);
+    cr_assert_eq(stack_map(&stack, SIZE_MAX / 2, SIZE_MAX / 4), -ENOMEM);
 
     getrlimit(RLIMIT_AS, &before);
     none = before;
     none.rlim_cur = 4096;
     setrlimit(RLIMIT_AS, &none);
     errno = ENOTTY;
-    rc = stack_map(&stack, 256 * 1024);
+    rc = stack_map(&stack, 256 * 1024, 0);
     setrlimit(RLIMIT_AS, &before);
     cr_assert_eq(rc, -ENOMEM);
     cr_assert_eq(errno, ENOTTY);

@@ -3,6 +3,7 @@
  */
 #include "core.h"
 
+#include "base/alloc.h"
 #include "base/fork.h"
 #include "base/futex.h"
 #include "base/stack.h"
@@ -166,15 +167,6 @@ int fork_register(const struct fork_hooks *hooks)
 
 /* --- stacks: only who stands on which --------------------------------------------------------------------------- */
 
-enum { STACKS = 64 };
-static char stack_memory[STACKS];
-static bool stack_mapped[STACKS];
-
-void base_reset(void)
-{
-    memset(stack_mapped, 0, sizeof(stack_mapped));
-}
-
 size_t stack_tls_size(void)
 {
     return 0;
@@ -188,15 +180,15 @@ static const struct coroutine *standing_on(const void *base)
     return NULL;
 }
 
-int stack_map(struct stack *stack, size_t size)
+/* Only what stands above it is memory here. */
+int stack_map(struct stack *stack, size_t size, size_t above)
 {
-    for (int i = 0; i < STACKS; i++)
-        if (!stack_mapped[i]) {
-            stack_mapped[i] = true;
-            *stack = (struct stack){&stack_memory[i], size};
-            return 0;
-        }
-    return -ENOMEM;
+    char *owner = alloc_aligned(&model_allocator, CACHE_APART, above);
+
+    if (!owner)
+        return -ENOMEM;
+    *stack = (struct stack){owner - size, size, above};
+    return 0;
 }
 
 void stack_unmap(struct stack *stack)
@@ -205,7 +197,7 @@ void stack_unmap(struct stack *stack)
         return;
     const struct coroutine *who = standing_on(stack->base);
     must(!who, "the stack is unmapped that %s stands on", who->name);
-    stack_mapped[(char *)stack->base - stack_memory] = false;
+    alloc_free_aligned(&model_allocator, stack_above(stack));
     *stack = (struct stack){0};
 }
 

@@ -111,6 +111,5 @@ bool on_a_stack(const volatile void *p);
 /* --- reactor.c --- */
 void reactors_reset(void);
 /* --- base.c --- */
-void base_reset(void);
 
 #endif

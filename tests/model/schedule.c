@@ -553,7 +553,6 @@ uint64_t schedule_run(const struct scenario *scenario, uint64_t seed, bool trace
     started = 0;
     memory_reset();
     reactors_reset();
-    base_reset();
     plan();
     model.main = model.current = coroutine_new("main", scenario_main, (void *)(uintptr_t)scenario);
     memcpy(__start_model_tls, tls_initial, tls_size());
