@@ -26,12 +26,13 @@ char rcu_tsan_tag;
 enum {
     CHUNK_HEADER_BYTES = 64, /* struct registry_chunk is 32 */
     CHUNK_READERS_MIN = 8,
-    KEYS_IN_THREAD = 32, /* PTHREAD_KEY_2NDLEVEL_SIZE of glibc's internal headers */
+    KEYS_IN_THREAD = 32,    /* PTHREAD_KEY_2NDLEVEL_SIZE of glibc's internal headers */
     THREADS_UNKNOWN = 4096, /* taken for the number of threads where /proc is not mounted */
 };
 
 static struct rp_lock attach_lock; /* held over trial and registration, and over a fork */
-static bool key_in_thread; /* under attach_lock: glibc keeps bp's thread-specific value in the thread's own descriptor */
+static bool
+    key_in_thread; /* under attach_lock: glibc keeps bp's thread-specific value in the thread's own descriptor */
 
 /*
  * At least as many as are registered, by whomever: bp takes a reader out before its thread ends. The link count of the

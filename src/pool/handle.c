@@ -6,10 +6,8 @@
 
 #include "base/fork.h"
 #include "base/futex.h"
-#include "base/rcu.h"
 #include "pool/pool.h"
 
-#include <errno.h>
 #include <stdlib.h>
 
 /* In this order a fork takes their locks. */
@@ -115,35 +113,6 @@ void handle_free(struct handle_kind *kind, struct handle *handle)
     rp_lock_release(&kind->lock);
 }
 
-/* --- entering --------------------------------------------------------------------------------------------------- */
-
-/* Inlined into the pool's own, which every submit makes. */
-static inline int enter(const struct handle *handle, void **core)
-{
-    if (__builtin_expect(!handle, 0))
-        return -EINVAL;
-    int rc = rcu_attach();
-    if (__builtin_expect(rc, 0))
-        return rc;
-    rcu_enter();
-    *core = load_acquire(&handle->core);
-    if (__builtin_expect(!*core, 0)) {
-        rcu_exit();
-        return -ESHUTDOWN;
-    }
-    return 0;
-}
-
-int handle_enter(const struct handle *handle, void **core)
-{
-    return enter(handle, core);
-}
-
-void handle_exit(void)
-{
-    rcu_exit();
-}
-
 /* --- pools ------------------------------------------------------------------------------------------------------ */
 
 /* The child has none of the workers: every pool refuses calls there. */
@@ -156,21 +125,6 @@ static void pool_after_fork_in_child(void *core)
 }
 
 struct handle_kind pool_handles = {.after_fork_in_child = pool_after_fork_in_child};
-
-int pool_enter(const struct rp_pool *handle, struct pool **pool)
-{
-    void *core;
-    int rc = enter((const struct handle *)handle, &core); /* its first member; may be NULL */
-
-    if (__builtin_expect(!rc, 1))
-        *pool = core;
-    return rc;
-}
-
-void pool_exit(void)
-{
-    rcu_exit();
-}
 
 int guest_enter(const struct rp_pool *handle, struct pool **core)
 {

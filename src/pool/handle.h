@@ -10,7 +10,9 @@
 #define POOL_HANDLE_H
 
 #include "base/atomic.h"
+#include "base/rcu.h"
 
+#include <errno.h>
 #include <ringpool/lock.h>
 
 struct handle {
@@ -55,7 +57,25 @@ void handle_free(struct handle_kind *kind, struct handle *handle);
  * Enters the core: 0 and *core readable until handle_exit, inside an RCU read-side section; or -EINVAL, -ENOMEM,
  * -ESHUTDOWN (destroyed), and no section.
  */
-int handle_enter(const struct handle *handle, void **core);
-void handle_exit(void);
+static inline int handle_enter(const struct handle *handle, void **core)
+{
+    if (__builtin_expect(!handle, 0))
+        return -EINVAL;
+    int rc = rcu_attach();
+    if (__builtin_expect(rc, 0))
+        return rc;
+    rcu_enter();
+    *core = load_acquire(&handle->core);
+    if (__builtin_expect(!*core, 0)) {
+        rcu_exit();
+        return -ESHUTDOWN;
+    }
+    return 0;
+}
+
+static inline void handle_exit(void)
+{
+    rcu_exit();
+}
 
 #endif

@@ -246,8 +246,20 @@ static inline struct rp_pool *pool_handle(const struct pool *pool)
  * Enters the pool: 0 and *pool readable until pool_exit, inside an RCU read-side section; or -EINVAL, -ENOMEM, -ECHILD,
  * -ESHUTDOWN (destroyed), and no section.
  */
-int pool_enter(const struct rp_pool *handle, struct pool **pool);
-void pool_exit(void);
+static inline int pool_enter(const struct rp_pool *handle, struct pool **pool)
+{
+    void *core;
+    int rc = handle_enter((const struct handle *)handle, &core); /* its first member; may be NULL */
+
+    if (__builtin_expect(!rc, 1))
+        *pool = core;
+    return rc;
+}
+
+static inline void pool_exit(void)
+{
+    handle_exit();
+}
 
 /* The same for a call that may sleep or run the user's functions: outside a section, counted as a guest. */
 int guest_enter(const struct rp_pool *handle, struct pool **core);

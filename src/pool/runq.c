@@ -8,8 +8,8 @@
 #include "pool/runq.h"
 
 #include "base/alloc.h"
+#include "pool/runq_path.h"
 
-#include <errno.h>
 #include <sched.h>
 
 static void ring_destroy(const struct rp_allocator *allocator, struct ring *ring)
@@ -72,100 +72,15 @@ int runq_add_class(struct runq *q, unsigned class)
     return 0;
 }
 
-/* The distance from position to sequence, as a signed number: both count modulo 2^40. */
-static inline int64_t ahead(uint64_t sequence, uint64_t position)
-{
-    return (int64_t)((sequence - position) << (64 - POSITION_BITS)) >> (64 - POSITION_BITS);
-}
-
-static inline struct slot *slot_at(const struct ring *ring, uint64_t position)
-{
-    return &ring->slots[position & ring->mask];
-}
-
 /* --- claim ------------------------------------------------------------------------------------------------------ */
 
-/* How many more tasks the limit admits at this tail, reloading done only when the remembered one admits none. */
-static unsigned room_at(struct runq *q, uint64_t tail, unsigned want)
+uint32_t runq_flight_reread(struct runq *q, uint64_t tail, uint32_t seen)
 {
-    uint32_t limit = load_seq(&q->limit);
-    uint32_t seen = load_relaxed(&q->done_seen); /* stale: flight is only too high */
-    uint32_t flight = (tail_accepted(tail) - seen) & FLIGHT_MASK;
+    uint32_t done = (uint32_t)load_seq(runq_done(q)); /* pairs with [end] in worker.c */
 
-    if (flight + want > limit) {
-        uint32_t done = (uint32_t)load_seq(runq_done(q)); /* pairs with [end] in worker.c */
-        cas_relaxed(&q->done_seen, &seen, done);          /* unless somebody remembered a later one */
-        flight = (tail_accepted(tail) - done) & FLIGHT_MASK;
-        if (flight >= FLIGHT_MAX) /* done has passed a stale tail: the CAS will find out */
-            flight = 0;
-    }
-    return flight < limit ? limit - flight : 0;
-}
-
-static inline uint64_t tail_plus(uint64_t tail, unsigned class, unsigned n)
-{
-    if (class == CLASS_NORMAL)
-        return (tail & ~POSITION_MASK) | ((tail + n) & POSITION_MASK);
-    return (tail + ((uint64_t)n << POSITION_BITS)) & ~TAIL_CLOSED; /* the claim is made on an open queue only */
-}
-
-/*
- * The first position of the class's ring, if `n` slots from there are free or about to be; -EBUSY if not.
- * A batch only asks for its last slot: the ones before it were vacated by consumers that came earlier, each of which
- * may still be in the few instructions between taking and vacating; runq_publish waits for those.
- */
-static int slots_free(const struct ring *ring, uint64_t position, unsigned n)
-{
-    int64_t distance = ahead(load_acquire(&slot_at(ring, position + n - 1)->sequence), position + n - 1);
-
-    return distance == 0 ? 0 : -EBUSY; /* above 0: the position is stale */
-}
-
-static unsigned ring_room(const struct ring *ring, uint64_t position, unsigned n)
-{
-    uint64_t head = load_acquire(&ring->head);
-    int64_t queued = ahead(position, head);
-    uint64_t room = queued < 0 ? 0 : ring->mask + 1 - (uint64_t)queued;
-
-    return room < n ? (unsigned)room : n;
-}
-
-/* One look at the tail; n is how many are wanted, and become how many there are. 0: claim them by a CAS from `tail`. */
-static int claim_look(struct runq *q, uint64_t tail, bool newcomer, unsigned *n)
-{
-    if (tail & TAIL_CLOSED)
-        return -ESHUTDOWN;
-    unsigned room = room_at(q, tail, *n);
-    if (room == 0 || (newcomer && gate_shut_at(q, tail)))
-        return -EAGAIN;
-    if (room < *n)
-        *n = room;
-    return 0;
-}
-
-static int claim_normal(struct runq *q, unsigned n, bool newcomer, uint64_t *first)
-{
-    struct ring *ring = load_relaxed(&q->rings[CLASS_NORMAL]); /* constant since creation */
-    uint64_t tail = load_relaxed(&q->tail);                    /* validated by the CAS */
-
-    for (;;) {
-        uint64_t position = tail & POSITION_MASK;
-        unsigned take = n;
-        int rc = claim_look(q, tail, newcomer, &take);
-        if (!rc && take > 1 && !(take = ring_room(ring, position, take)))
-            rc = -EBUSY;
-        if (!rc)
-            rc = slots_free(ring, position, take);
-        if (rc) {
-            uint64_t now = load_seq(&q->tail);
-            if (now == tail)
-                return rc;
-            tail = now;
-        } else if (cas_seq(&q->tail, &tail, tail_plus(tail, CLASS_NORMAL, take))) {
-            *first = position;
-            return (int)take;
-        }
-    }
+    cas_relaxed(&q->done_seen, &seen, done); /* unless somebody remembered a later one */
+    uint32_t flight = (tail_accepted(tail) - done) & FLIGHT_MASK;
+    return flight < FLIGHT_MAX ? flight : 0; /* done has passed a stale tail: the CAS will find out */
 }
 
 /* Under the ring's lock, since its room and the claim are two words; the holder is in and out without a wait. */
@@ -198,13 +113,13 @@ static int claim_side(struct runq *q, unsigned class, unsigned n, bool newcomer,
 
 int runq_claim(struct runq *q, unsigned class, unsigned n, bool newcomer, uint64_t *first)
 {
-    return class == CLASS_NORMAL ? claim_normal(q, n, newcomer, first) : claim_side(q, class, n, newcomer, first);
+    return class == CLASS_NORMAL ? runq_claim_normal(q, n, newcomer, first) : claim_side(q, class, n, newcomer, first);
 }
 
 /* --- publish and take ------------------------------------------------------------------------------------------- */
 
 /* Bounded: the slot's consumer is between taking and vacating, or a worker for what fills the ring is being made. */
-static void slot_await(struct slot *slot, uint64_t position)
+void slot_await(struct slot *slot, uint64_t position)
 {
     for (unsigned spins = 0; load_acquire(&slot->sequence) != position; spins++) {
         if (spins < 64)
@@ -216,56 +131,7 @@ static void slot_await(struct slot *slot, uint64_t position)
 
 void runq_publish(struct runq *q, unsigned class, uint64_t position, const struct entry *entry, bool last)
 {
-    struct ring *ring = load_acquire(&q->rings[class]);
-    struct slot *slot = slot_at(ring, position);
-
-    position &= POSITION_MASK;
-    slot_await(slot, position);
-    slot->fn = entry->fn;
-    slot->arg = entry->arg;
-    slot->cpu = entry->cpu;
-    slot->plain = entry->plain;
-    if (!entry->plain)
-        ring->extras[position & ring->mask] = (struct extras){
-            .dropped = entry->dropped, .label = entry->label, .deadline = entry->deadline, .timeout = entry->timeout};
-    uint64_t published = (position + 1) & POSITION_MASK;
-    if (last)
-        store_seq(&slot->sequence, published); /* [publish] pairs with the load in ring_take; and see idle.h */
-    else
-        store_release(&slot->sequence, published); /* [publish] */
-}
-
-static void extras_take(const struct extras *extras, struct entry *out)
-{
-    out->dropped = extras->dropped;
-    out->label = extras->label;
-    out->deadline = extras->deadline;
-    out->timeout = extras->timeout;
-}
-
-static bool ring_take(struct ring *ring, struct entry *out)
-{
-    uint64_t head = load_relaxed(&ring->head); /* validated by the CAS */
-
-    for (;;) {
-        uint64_t at = head;
-        struct slot *slot = slot_at(ring, at);
-        int64_t distance = ahead(load_acquire(&slot->sequence), at + 1); /* [publish] */
-
-        if (distance == 0) {
-            if (!cas_seq(&ring->head, &head, (at + 1) & POSITION_MASK))
-                continue;
-            *out = (struct entry){.fn = slot->fn, .arg = slot->arg, .cpu = slot->cpu, .plain = slot->plain};
-            if (!out->plain)
-                extras_take(&ring->extras[at & ring->mask], out);
-            store_release(&slot->sequence, (at + ring->mask + 1) & POSITION_MASK); /* [vacate] pairs with slots_free */
-            return true;
-        }
-        uint64_t now = load_relaxed(&ring->head);
-        if (now == head)
-            return false; /* not published yet */
-        head = now;
-    }
+    ring_publish(load_acquire(&q->rings[class]), position, entry, last);
 }
 
 static bool class_take(struct runq *q, unsigned class, struct entry *out)
@@ -275,7 +141,7 @@ static bool class_take(struct runq *q, unsigned class, struct entry *out)
     return ring && ring_take(ring, out);
 }
 
-bool runq_take(struct runq *q, unsigned turn, struct entry *out)
+bool runq_take_by_turn(struct runq *q, unsigned turn, struct entry *out)
 {
     static const uint8_t order[16][CLASSES] = {
 #define HIGH_FIRST {CLASS_HIGH, CLASS_NORMAL, CLASS_LOW}
@@ -291,8 +157,6 @@ bool runq_take(struct runq *q, unsigned turn, struct entry *out)
         HIGH_FIRST, HIGH_FIRST, HIGH_FIRST, NORMAL_FIRST, HIGH_FIRST, HIGH_FIRST, HIGH_FIRST, LOW_FIRST,
     };
 
-    if (!load_relaxed(&q->sides)) /* a side task that we miss here is met by runq_ready, or wakes a worker */
-        return ring_take(load_relaxed(&q->rings[CLASS_NORMAL]), out);
     for (unsigned i = 0; i < CLASSES; i++)
         if (class_take(q, order[turn % 16][i], out))
             return true;

@@ -119,8 +119,7 @@ int runq_claim(struct runq *q, unsigned class, unsigned n, bool newcomer, uint64
 /* Fills a claimed slot and publishes it, the last of a batch with sequential consistency: [publish]. */
 void runq_publish(struct runq *q, unsigned class, uint64_t position, const struct entry *entry, bool last);
 
-/* Takes the oldest published task of the class that the turn says, else of any. false: none is ready. */
-bool runq_take(struct runq *q, unsigned turn, struct entry *out);
+/* Taking the oldest task of all is runq_take of runq_path.h. */
 
 /*
  * Takes the oldest task of the class, waiting for its submitter, who may be between claim and publish. false: everything

@@ -8,6 +8,7 @@
 #include "base/cpu.h"
 #include "base/rcu.h"
 #include "pool/job.h"
+#include "pool/runq_path.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -44,30 +45,56 @@ static inline void wake_and_exit(struct pool *pool)
     pool_exit();
 }
 
-static inline int submit_entry(const struct rp_pool *handle, const struct entry *entry, struct how how)
+/* A position at once: 1; or 0, a negative errno: not so. */
+static inline __attribute__((always_inline)) int claim_now(struct pool *pool, unsigned class, uint64_t *position)
+{
+    if (unlikely(!load_relaxed(&pool->alive))) /* a hint */
+        return 0;
+    if (likely(class == CLASS_NORMAL))
+        return runq_claim_normal(&pool->runq, 1, true, position);
+    return load_relaxed(&pool->runq.rings[class]) /* a hint */
+               ? runq_claim(&pool->runq, class, 1, true, position)
+               : 0;
+}
+
+/* A position that is free within microseconds. false: the long way. */
+static __attribute__((noinline)) bool claim_soon(struct pool *pool, struct how how, int rc, uint64_t *position)
+{
+    return rc == -EAGAIN && may_block(pool, how.overload) && room_soon(pool, how.class, position) == 1;
+}
+
+/* The entry is copied for the long way, so that on the short one it is never in memory. */
+static inline __attribute__((always_inline)) int submit_inline(const struct rp_pool *handle, const struct entry *entry,
+                                                               struct how how)
 {
     struct pool *pool;
-    uint64_t position;
+    uint64_t position, later;
     int rc = pool_enter(handle, &pool);
 
     if (unlikely(rc))
         return rc;
-    if (unlikely(!load_relaxed(&pool->alive) || !load_relaxed(&pool->runq.rings[how.class]))) /* hints */
-        goto slow;
-    rc = runq_claim(&pool->runq, how.class, 1, true, &position);
-    if (unlikely(rc != 1) &&
-        !(rc == -EAGAIN && may_block(pool, how.overload) && room_soon(pool, how.class, &position) == 1))
-        goto slow;
-    runq_publish(&pool->runq, how.class, position, entry, true);
+    rc = claim_now(pool, how.class, &position);
+    if (unlikely(rc != 1)) {
+        struct entry own = *entry;
+        if (!claim_soon(pool, how, rc, &later)) {
+            pool_exit();
+            return submit_slow(handle, &own, how);
+        }
+        position = later;
+    }
+    ring_publish(load_acquire(&pool->runq.rings[how.class]), position, entry, true);
     wake_and_exit(pool);
     return 0;
-
-slow:
-    pool_exit();
-    return submit_slow(handle, entry, how);
 }
 
-static inline int submit_plain(struct rp_pool *handle, void (*fn)(void *arg), void *arg, int overload, int64_t deadline)
+static __attribute__((noinline)) int submit_entry(const struct rp_pool *handle, const struct entry *entry,
+                                                  struct how how)
+{
+    return submit_inline(handle, entry, how);
+}
+
+static inline __attribute__((always_inline)) int submit_plain(struct rp_pool *handle, void (*fn)(void *arg), void *arg,
+                                                              int overload, int64_t deadline)
 {
     struct entry entry;
 
@@ -80,7 +107,7 @@ static inline int submit_plain(struct rp_pool *handle, void (*fn)(void *arg), vo
     entry.deadline = entry.timeout = 0;
     entry.cpu = cpu_current();
     entry.plain = 1;
-    return submit_entry(handle, &entry, (struct how){.overload = overload, .deadline = deadline});
+    return submit_inline(handle, &entry, (struct how){.overload = overload, .deadline = deadline});
 }
 
 int rp_pool_submit(struct rp_pool *pool, void (*fn)(void *arg), void *arg)
@@ -160,7 +187,7 @@ int rp_pool_submit_task(struct rp_pool *pool, const struct rp_task *task)
     if (unlikely(task_is_job(task)))
         return submit_as_job(pool, task);
     int rc = task_read(task, &entry, &how);
-    return rc ? rc : submit_entry(pool, &entry, how);
+    return rc ? rc : submit_inline(pool, &entry, how);
 }
 
 int pool_submit_job(struct rp_pool *pool, const struct entry *entry, const struct rp_task *task)

@@ -5,6 +5,7 @@
 #include "base/futex.h"
 #include "base/rcu.h"
 #include "pool/job.h"
+#include "pool/runq_path.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -35,12 +36,17 @@ static __attribute__((noinline)) void task_ended_watched(struct pool *pool, uint
         pool_notify_enders(pool); /* which tells them only when this was the last that they wait for */
 }
 
-void task_ended(struct pool *pool)
+static inline void end_task(struct pool *pool)
 {
     add_seq(runq_done(&pool->runq), 1); /* [end], E1 in room.c */
     uint64_t attention = load_seq(&pool->room.attention);
     if (__builtin_expect(attention != 0, 0))
         task_ended_watched(pool, attention);
+}
+
+void task_ended(struct pool *pool)
+{
+    end_task(pool);
 }
 
 void task_failed(struct pool *pool, _Atomic uint64_t *how)
@@ -68,11 +74,15 @@ static __attribute__((noinline)) int task_check_full(struct pool *pool, struct e
     return entry->deadline && rp_now() >= entry->deadline ? -ETIMEDOUT : 0;
 }
 
+/* What task_check finds of most. */
+static inline bool task_is_clear(const struct pool *pool, const struct entry *entry)
+{
+    return entry->plain && !load_relaxed(&pool->dropping); /* a drop that is seen late is none */
+}
+
 int task_check(struct pool *pool, struct entry *entry)
 {
-    if (__builtin_expect(entry->plain && !load_relaxed(&pool->dropping), 1)) /* a drop that is seen late is none */
-        return 0;
-    return task_check_full(pool, entry);
+    return task_is_clear(pool, entry) ? 0 : task_check_full(pool, entry);
 }
 
 /* On the reactor: the task that the timer was armed for runs still, or it would have been cancelled. */
@@ -132,17 +142,10 @@ static void task_left(struct worker *worker)
     }
 }
 
-static void worker_run(struct worker *worker, struct entry *entry)
+/* An entry that has been checked. */
+static inline __attribute__((always_inline)) void entry_run(struct worker *worker, struct pool *pool,
+                                                            const struct entry *entry)
 {
-    struct pool *pool = worker->pool;
-
-    worker->submitter_cpu = entry->cpu;
-    int reason = task_check(pool, entry);
-    if (__builtin_expect(reason, 0)) {
-        if (reason < 0)
-            task_drop(pool, entry, reason);
-        return;
-    }
     const char *label = entry->plain ? NULL : entry->label;
     if (load_relaxed(&worker->state) != RP_WORKER_RUNNING) /* own word */
         store_release(&worker->state, RP_WORKER_RUNNING);
@@ -151,7 +154,7 @@ static void worker_run(struct worker *worker, struct entry *entry)
     store_relaxed(&worker->since, coarse_now()); /* a report's figure */
     worker->frame.label = label;
     worker->frame.phase = FRAME_OPEN;
-    if (__builtin_expect(entry->timeout != 0, 0)) {
+    if (!entry->plain && entry->timeout) {
         worker->limited = true;
         run_limited(worker, entry);
     } else {
@@ -161,11 +164,31 @@ static void worker_run(struct worker *worker, struct entry *entry)
         return;
     task_left(worker);
     store_relaxed(&worker->tasks, load_relaxed(&worker->tasks) + 1); /* own word; ordered by [end] */
-    if (__builtin_expect(worker->frame.job != NULL, 0))
+    if (!entry->plain && worker->frame.job)
         job_finish_worker(worker, frame_job_end(&worker->frame));
     else
-        task_ended(pool);
+        end_task(pool);
     worker->frame.phase = FRAME_IDLE;
+}
+
+static __attribute__((noinline)) void worker_run_full(struct worker *worker, struct entry entry)
+{
+    struct pool *pool = worker->pool;
+    int reason = task_check(pool, &entry);
+
+    if (!reason)
+        entry_run(worker, pool, &entry);
+    else if (reason < 0)
+        task_drop(pool, &entry, reason);
+}
+
+static inline void worker_run(struct worker *worker, struct pool *pool, const struct entry *entry)
+{
+    worker->submitter_cpu = entry->cpu;
+    if (__builtin_expect(task_is_clear(pool, entry), 1))
+        entry_run(worker, pool, entry);
+    else
+        worker_run_full(worker, *entry);
 }
 
 /* The task of the worker's own frame did not return. */
@@ -195,7 +218,7 @@ bool pool_help(struct pool *pool, int drop)
 
     static _Thread_local unsigned turn;
 
-    if (!runq_take(&pool->runq, turn++, &entry))
+    if (!runq_take(&pool->runq, &turn, &entry))
         return false;
     int rc = task_check(pool, &entry);
     if (rc > 0)
@@ -247,18 +270,19 @@ static bool is_surplus(struct pool *pool)
     return load_relaxed(&pool->alive) > load_relaxed(&pool->target); /* seen late: the next task will see it */
 }
 
-static void worker_loop(struct worker *worker, bool searching)
+/* Apart from the function that sets the landing of panics, in which no variable could stay in a register. */
+static __attribute__((noinline)) void worker_loop(struct worker *worker, bool searching)
 {
     struct pool *pool = worker->pool;
     struct entry entry;
 
     for (;;) {
-        if (runq_take(&pool->runq, worker->turn++, &entry)) {
+        if (runq_take(&pool->runq, &worker->turn, &entry)) {
             if (searching) {
                 idle_search_end(pool);
                 searching = false;
             }
-            worker_run(worker, &entry);
+            worker_run(worker, pool, &entry);
             if (__builtin_expect(load_relaxed(&pool->forked) != 0, 0))
                 return; /* in a child that returned from the task that forked: it ends as a thread does */
             if (__builtin_expect(is_surplus(pool), 0) && worker_leave(worker, load_seq(&pool->target), &searching))

@@ -1,0 +1,181 @@
+/*
+ * The run queue's part of a task's path: claim, publish, take. Inline, because a submit and a worker's turn are some
+ * tens of instructions each around two atomic operations: to hand a task from function to function through memory would
+ * cost more than what they do with it. runq.c has what is not the rule.
+ */
+#ifndef POOL_RUNQ_PATH_H
+#define POOL_RUNQ_PATH_H
+
+#include "pool/runq.h"
+
+#include <errno.h>
+
+/* The distance from position to sequence, as a signed number: both count modulo 2^40. */
+static inline int64_t ahead(uint64_t sequence, uint64_t position)
+{
+    return (int64_t)((sequence - position) << (64 - POSITION_BITS)) >> (64 - POSITION_BITS);
+}
+
+static inline struct slot *slot_at(const struct ring *ring, uint64_t position)
+{
+    return &ring->slots[position & ring->mask];
+}
+
+/* --- claim ------------------------------------------------------------------------------------------------------ */
+
+/* Flight at this tail after a look at the true count of ended tasks, which is remembered in place of `seen`. */
+uint32_t runq_flight_reread(struct runq *q, uint64_t tail, uint32_t seen);
+
+/* How many more tasks the limit admits at this tail, rereading done only when the remembered one admits too few. */
+static inline unsigned room_at(struct runq *q, uint64_t tail, unsigned want)
+{
+    uint32_t limit = load_seq(&q->limit);
+    uint32_t seen = load_relaxed(&q->done_seen); /* stale: flight is only too high */
+    uint32_t flight = (tail_accepted(tail) - seen) & FLIGHT_MASK;
+
+    if (__builtin_expect(flight + want > limit, 0))
+        flight = runq_flight_reread(q, tail, seen);
+    return flight < limit ? limit - flight : 0;
+}
+
+static inline uint64_t tail_plus(uint64_t tail, unsigned class, unsigned n)
+{
+    if (class == CLASS_NORMAL)
+        return (tail & ~POSITION_MASK) | ((tail + n) & POSITION_MASK);
+    return (tail + ((uint64_t)n << POSITION_BITS)) & ~TAIL_CLOSED; /* the claim is made on an open queue only */
+}
+
+/*
+ * The first position of the class's ring, if `n` slots from there are free or about to be; -EBUSY if not.
+ * A batch only asks for its last slot: the ones before it were vacated by consumers that came earlier, each of which
+ * may still be in the few instructions between taking and vacating; runq_publish waits for those.
+ */
+static inline int slots_free(const struct ring *ring, uint64_t position, unsigned n)
+{
+    int64_t distance = ahead(load_acquire(&slot_at(ring, position + n - 1)->sequence), position + n - 1);
+
+    return distance == 0 ? 0 : -EBUSY; /* above 0: the position is stale */
+}
+
+static inline unsigned ring_room(const struct ring *ring, uint64_t position, unsigned n)
+{
+    uint64_t head = load_acquire(&ring->head);
+    int64_t queued = ahead(position, head);
+    uint64_t room = queued < 0 ? 0 : ring->mask + 1 - (uint64_t)queued;
+
+    return room < n ? (unsigned)room : n;
+}
+
+/* One look at the tail; n is how many are wanted, and become how many there are. 0: claim them by a CAS from `tail`. */
+static inline int claim_look(struct runq *q, uint64_t tail, bool newcomer, unsigned *n)
+{
+    if (tail & TAIL_CLOSED)
+        return -ESHUTDOWN;
+    unsigned room = room_at(q, tail, *n);
+    if (room == 0 || (newcomer && gate_shut_at(q, tail)))
+        return -EAGAIN;
+    if (room < *n)
+        *n = room;
+    return 0;
+}
+
+/* runq_claim of the normal class. */
+static inline __attribute__((always_inline)) int runq_claim_normal(struct runq *q, unsigned n, bool newcomer,
+                                                                   uint64_t *first)
+{
+    struct ring *ring = load_relaxed(&q->rings[CLASS_NORMAL]); /* constant since creation */
+    uint64_t tail = load_relaxed(&q->tail);                    /* validated by the CAS */
+
+    for (;;) {
+        uint64_t position = tail & POSITION_MASK;
+        unsigned take = n;
+        int rc = claim_look(q, tail, newcomer, &take);
+        if (!rc && take > 1 && !(take = ring_room(ring, position, take)))
+            rc = -EBUSY;
+        if (!rc)
+            rc = slots_free(ring, position, take);
+        if (__builtin_expect(rc, 0)) {
+            uint64_t now = load_seq(&q->tail);
+            if (now == tail)
+                return rc;
+            tail = now;
+        } else if (cas_seq(&q->tail, &tail, tail_plus(tail, CLASS_NORMAL, take))) {
+            *first = position;
+            return (int)take;
+        }
+    }
+}
+
+/* --- publish ---------------------------------------------------------------------------------------------------- */
+
+/* Until the consumer of the slot's former task has left it. */
+void slot_await(struct slot *slot, uint64_t position);
+
+static inline void ring_publish(struct ring *ring, uint64_t position, const struct entry *entry, bool last)
+{
+    struct slot *slot = slot_at(ring, position);
+
+    position &= POSITION_MASK;
+    if (__builtin_expect(load_acquire(&slot->sequence) != position, 0))
+        slot_await(slot, position);
+    slot->fn = entry->fn;
+    slot->arg = entry->arg;
+    slot->cpu = entry->cpu;
+    slot->plain = entry->plain;
+    if (!entry->plain)
+        ring->extras[position & ring->mask] = (struct extras){
+            .dropped = entry->dropped, .label = entry->label, .deadline = entry->deadline, .timeout = entry->timeout};
+    uint64_t published = (position + 1) & POSITION_MASK;
+    if (last)
+        store_seq(&slot->sequence, published); /* [publish] pairs with the load in ring_take; and see idle.h */
+    else
+        store_release(&slot->sequence, published); /* [publish] */
+}
+
+/* --- take ------------------------------------------------------------------------------------------------------- */
+
+static inline void extras_take(const struct extras *extras, struct entry *out)
+{
+    out->dropped = extras->dropped;
+    out->label = extras->label;
+    out->deadline = extras->deadline;
+    out->timeout = extras->timeout;
+}
+
+static inline bool ring_take(struct ring *ring, struct entry *out)
+{
+    uint64_t head = load_relaxed(&ring->head); /* validated by the CAS */
+
+    for (;;) {
+        uint64_t at = head;
+        struct slot *slot = slot_at(ring, at);
+        int64_t distance = ahead(load_acquire(&slot->sequence), at + 1); /* [publish] */
+
+        if (__builtin_expect(distance == 0, 1)) {
+            if (!cas_seq(&ring->head, &head, (at + 1) & POSITION_MASK))
+                continue;
+            *out = (struct entry){.fn = slot->fn, .arg = slot->arg, .cpu = slot->cpu, .plain = slot->plain};
+            if (!out->plain)
+                extras_take(&ring->extras[at & ring->mask], out);
+            store_release(&slot->sequence, (at + ring->mask + 1) & POSITION_MASK); /* [vacate] pairs with slots_free */
+            return true;
+        }
+        uint64_t now = load_relaxed(&ring->head);
+        if (now == head)
+            return false; /* not published yet */
+        head = now;
+    }
+}
+
+/* runq_take once a side class is in use. */
+bool runq_take_by_turn(struct runq *q, unsigned turn, struct entry *out);
+
+/* Takes the oldest published task of the class that *turn says, which counts on, else of any. false: none is ready. */
+static inline bool runq_take(struct runq *q, unsigned *turn, struct entry *out)
+{
+    if (__builtin_expect(load_relaxed(&q->sides) != 0, 0)) /* what we miss is met by runq_ready, or wakes a worker */
+        return runq_take_by_turn(q, (*turn)++, out);
+    return ring_take(load_relaxed(&q->rings[CLASS_NORMAL]), out); /* constant since creation */
+}
+
+#endif
