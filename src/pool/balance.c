@@ -31,7 +31,7 @@ struct measure {
 static inline struct measure measure_of(const struct multi *multi, const struct seat *seat)
 {
     const struct pool *pool = seat->pool;
-    uint32_t done = (uint32_t)load_seq(runq_done(&pool->runq));
+    uint32_t done = runq_done(&pool->runq);
     uint64_t tail = load_seq(&pool->runq.tail);
     uint32_t flight = (tail_accepted(tail) - done) & FLIGHT_MASK;
     struct measure m = {.load = flight, .weight = seat->weight};

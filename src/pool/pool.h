@@ -184,7 +184,7 @@ struct pool {
     struct work reap;
 
     /*
-     * Counters of what is not the rule. What completed is what ended (runq_done) less what was dropped and panicked;
+     * Counters of what is not the rule. What completed is what ended (runq_count) less what was dropped and panicked;
      * outside_ are the tasks that were accepted and ended without the queue: run or dropped by their submitter.
      */
     _Atomic uint64_t dropped, panicked;

@@ -222,15 +222,15 @@ static bool rest(struct pool *pool)
 {
     unsigned limit = load_relaxed(&pool->runq.limit); /* a hint */
     unsigned turns = limit / 16 < REST_MOST ? limit / 16 : REST_MOST;
-    uint64_t before = 0;
+    uint32_t before = 0;
 
     if (turns >= REST_YIELD) {
         sched_yield();
-        before = load_seq(runq_done(&pool->runq));
+        before = runq_done(&pool->runq);
     }
     for (unsigned i = 0; i < turns; i++)
         cpu_relax();
-    return turns == REST_MOST && (load_seq(runq_done(&pool->runq)) - before) * REST_IN_NAP < limit / 2;
+    return turns == REST_MOST && ((runq_done(&pool->runq) - before) & FLIGHT_MASK) * REST_IN_NAP < limit / 2;
 }
 
 /* Instead of blocking, once: who is woken for each task that ends finds room for a few, and the workers pay for that. */

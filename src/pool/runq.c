@@ -76,7 +76,7 @@ int runq_add_class(struct runq *q, unsigned class)
 
 uint32_t runq_flight_reread(struct runq *q, uint64_t tail, uint32_t seen)
 {
-    uint32_t done = (uint32_t)load_seq(runq_done(q)); /* pairs with [end] in worker.c */
+    uint32_t done = runq_done(q); /* pairs with [end] */
 
     cas_relaxed(&q->done_seen, &seen, done); /* unless somebody remembered a later one */
     uint32_t flight = (tail_accepted(tail) - done) & FLIGHT_MASK;
@@ -134,11 +134,16 @@ void runq_publish(struct runq *q, unsigned class, uint64_t position, const struc
     ring_publish(load_acquire(&q->rings[class]), position, entry, last);
 }
 
+void ring_passed_half(struct ring *ring)
+{
+    add_seq(&ring->halves, 1);
+}
+
 static bool class_take(struct runq *q, unsigned class, struct entry *out)
 {
     struct ring *ring = load_acquire(&q->rings[class]);
 
-    return ring && ring_take(ring, out);
+    return ring && ring_take(ring, false, out);
 }
 
 bool runq_take_by_turn(struct runq *q, unsigned turn, struct entry *out)
@@ -196,15 +201,15 @@ bool runq_take_class(struct runq *q, unsigned class, struct entry *out)
 
 static bool ring_ready(struct ring *ring)
 {
-    uint64_t head = load_seq(&ring->head);
+    uint64_t head = load_seq(&ring->head) & POSITION_MASK;
     uint64_t sequence = load_seq(&slot_at(ring, head)->sequence);
 
-    return ahead(sequence, head + 1) >= 0 || load_seq(&ring->head) != head;
+    return ahead(sequence, head + 1) >= 0 || (load_seq(&ring->head) & POSITION_MASK) != head;
 }
 
 bool runq_ready(struct runq *q)
 {
-    if (ring_ready(load_relaxed(&q->rings[CLASS_NORMAL]))) /* constant since creation */
+    if (ring_ready(runq_normal(q)))
         return true;
     if (!load_seq(&q->sides))
         return false;
@@ -216,17 +221,34 @@ bool runq_ready(struct runq *q)
     return false;
 }
 
-/* All that was taken, modulo 2^23. */
-static uint32_t taken(const struct runq *q)
+/*
+ * All that was taken of a ring, given its head as it was read after `halves`: so that is late by one or not at all, which
+ * the bit tells whose changes it counts.
+ */
+static uint64_t taken_since(uint64_t halves, uint64_t head)
+{
+    head &= POSITION_MASK;
+    halves += (halves ^ (head >> (POSITION_BITS - 1))) & 1;
+    return (halves >> 1 << POSITION_BITS) + head;
+}
+
+static uint64_t ring_taken(const struct ring *ring)
+{
+    uint64_t halves = load_seq(&ring->halves);
+
+    return taken_since(halves, load_seq(&ring->head));
+}
+
+static uint64_t sides_taken(const struct runq *q)
 {
     uint64_t sum = 0;
 
-    for (unsigned c = 0; c < CLASSES; c++) {
-        struct ring *ring = load_acquire(&q->rings[c]);
+    for (unsigned c = CLASS_HIGH; c <= CLASS_LOW; c++) {
+        const struct ring *ring = load_acquire(&q->rings[c]);
         if (ring)
-            sum += load_seq(&ring->head);
+            sum += ring_taken(ring);
     }
-    return (uint32_t)sum & FLIGHT_MASK;
+    return sum;
 }
 
 bool runq_drained(struct runq *q)
@@ -237,31 +259,38 @@ bool runq_drained(struct runq *q)
 /* The heads are read before the tail, so that the difference is never negative. */
 unsigned runq_queued(const struct runq *q)
 {
-    uint32_t heads = taken(q);
+    uint32_t heads = (uint32_t)(sides_taken(q) + load_seq(&runq_normal(q)->head)) & FLIGHT_MASK;
 
     return (tail_accepted(load_seq(&q->tail)) - heads) & FLIGHT_MASK;
 }
 
 unsigned runq_flight(const struct runq *q)
 {
-    uint32_t done = (uint32_t)load_seq(runq_done(q));
+    uint32_t done = runq_done(q);
 
     return (tail_accepted(load_seq(&q->tail)) - done) & FLIGHT_MASK;
 }
 
-/* Done, heads, tail in this order, so no difference is negative; the same once more means that they were of one moment. */
+/*
+ * Done with the normal head, the other heads, the tail in this order, so no difference is negative; the same once more
+ * means that they were of one moment.
+ */
 struct runq_counts runq_count(const struct runq *q)
 {
+    const struct ring *ring = runq_normal(q);
     struct runq_counts counts;
 
     for (int tries = 0; tries < 8; tries++) {
-        counts.done = load_seq(runq_done(q));
-        uint32_t heads = taken(q);
+        uint64_t halves = load_seq(&ring->halves);
+        uint64_t head = load_seq(&ring->head);
+        uint64_t sides = sides_taken(q);
+        uint64_t heads = taken_since(halves, head) + sides;
         uint64_t tail = load_seq(&q->tail);
 
-        counts.taken = (heads - (uint32_t)counts.done) & FLIGHT_MASK;
-        counts.queued = (tail_accepted(tail) - heads) & FLIGHT_MASK;
-        if (load_seq(runq_done(q)) == counts.done && taken(q) == heads && load_seq(&q->tail) == tail)
+        counts.taken = ((uint32_t)heads - head_done(head)) & FLIGHT_MASK;
+        counts.queued = (tail_accepted(tail) - (uint32_t)heads) & FLIGHT_MASK;
+        counts.done = heads - counts.taken;
+        if (load_seq(&ring->head) == head && sides_taken(q) == sides && load_seq(&q->tail) == tail)
             break;
     }
     return counts;

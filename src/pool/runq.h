@@ -18,6 +18,15 @@
  *     39..0    position: claims of the normal class = its ring's next position, modulo 2^40
  *
  * accepted = (position + side) mod 2^23, so flight is exact while it is below 2^22, which limits capacity + depth.
+ *
+ * At the other end the normal ring's head stands in one word with the count of ended tasks, of any class, modulo 2^24:
+ *
+ *     63..40   done
+ *     39..0    head: next position to take
+ *
+ * so that a worker which has work waiting ends one task and takes the next by one compare-and-swap. What has ended since
+ * the beginning is what was taken less what is taken and not in done; the halves of 2^40 that the heads have passed are
+ * counted beside them.
  */
 #ifndef POOL_RUNQ_H
 #define POOL_RUNQ_H
@@ -83,8 +92,8 @@ struct ring {
     struct slot *slots;
     struct extras *extras;                      /* one for each slot */
     struct rp_lock claim_lock;                  /* side classes: from the look at the ring's room to the claim */
-    alignas(CACHE_APART) _Atomic uint64_t head; /* next position to take; workers, by CAS */
-    _Atomic uint64_t done;                      /* of the normal ring: see runq_done */
+    alignas(CACHE_APART) _Atomic uint64_t head; /* W: by CAS; the word described above, done of the normal ring only */
+    _Atomic uint64_t halves;                    /* W: how often bit 39 of the head has changed; late by one at most */
     alignas(CACHE_APART) _Atomic uint64_t tail; /* next position to claim; side classes only, under claim_lock */
 };
 
@@ -139,20 +148,38 @@ bool runq_ready(struct runq *q);
 /* Whether everything that was ever claimed has been taken. */
 bool runq_drained(struct runq *q);
 
-/*
- * W: tasks of any class that have ended, however. Beside the normal ring's head, as a worker that ends a task takes the next one:
- * one line to fetch for both.
- */
-static inline _Atomic uint64_t *runq_done(const struct runq *q)
+#define DONE_ONE (UINT64_C(1) << POSITION_BITS)
+
+static inline struct ring *runq_normal(const struct runq *q)
 {
-    return &load_relaxed(&q->rings[CLASS_NORMAL])->done; /* constant since creation */
+    return load_relaxed(&q->rings[CLASS_NORMAL]); /* constant since creation */
+}
+
+static inline uint32_t head_done(uint64_t head)
+{
+    return (uint32_t)(head >> POSITION_BITS) & FLIGHT_MASK;
+}
+
+/* Tasks of any class that have ended, however, modulo 2^23. */
+static inline uint32_t runq_done(const struct runq *q)
+{
+    return head_done(load_seq(&runq_normal(q)->head));
+}
+
+/* One more has. */
+static inline void runq_end(struct runq *q)
+{
+    add_seq(&runq_normal(q)->head, DONE_ONE); /* [end], E1 in room.c */
 }
 
 /* Tasks accepted and not ended; tasks accepted and not taken. */
 unsigned runq_flight(const struct runq *q);
 unsigned runq_queued(const struct runq *q);
 
-/* One reading of the counts: done, and at one moment later than that what is queued, and what is taken and not in done. */
+/*
+ * One reading of the counts: done since the beginning, and at one moment not before that what is queued, and what is
+ * taken and not in done.
+ */
 struct runq_counts {
     uint64_t done;
     unsigned queued, taken;
@@ -169,7 +196,7 @@ static inline uint32_t tail_accepted(uint64_t tail)
 /* Whether one more task would be within the limit. Sequentially consistent: a blocked submitter's re-check. */
 static inline bool runq_has_room(struct runq *q)
 {
-    return ((tail_accepted(load_seq(&q->tail)) - (uint32_t)load_seq(runq_done(q))) & FLIGHT_MASK) < load_seq(&q->limit);
+    return ((tail_accepted(load_seq(&q->tail)) - runq_done(q)) & FLIGHT_MASK) < load_seq(&q->limit);
 }
 
 static inline bool gate_shut_at(const struct runq *q, uint64_t tail)

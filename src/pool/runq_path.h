@@ -83,8 +83,8 @@ static inline int claim_look(struct runq *q, uint64_t tail, bool newcomer, unsig
 static inline __attribute__((always_inline)) int runq_claim_normal(struct runq *q, unsigned n, bool newcomer,
                                                                    uint64_t *first)
 {
-    struct ring *ring = load_relaxed(&q->rings[CLASS_NORMAL]); /* constant since creation */
-    uint64_t tail = load_relaxed(&q->tail);                    /* validated by the CAS */
+    struct ring *ring = runq_normal(q);
+    uint64_t tail = load_relaxed(&q->tail); /* validated by the CAS */
 
     for (;;) {
         uint64_t position = tail & POSITION_MASK;
@@ -142,40 +142,57 @@ static inline void extras_take(const struct extras *extras, struct entry *out)
     out->timeout = extras->timeout;
 }
 
-static inline bool ring_take(struct ring *ring, struct entry *out)
+/* Counts a half of the positions that the head has passed. */
+void ring_passed_half(struct ring *ring);
+
+/* Takes the oldest published task; with `ends`, which is for the normal ring, one that was taken before ends by it. */
+static inline bool ring_take(struct ring *ring, bool ends, struct entry *out)
 {
     uint64_t head = load_relaxed(&ring->head); /* validated by the CAS */
 
     for (;;) {
-        uint64_t at = head;
+        uint64_t at = head & POSITION_MASK;
         struct slot *slot = slot_at(ring, at);
         int64_t distance = ahead(load_acquire(&slot->sequence), at + 1); /* [publish] */
 
         if (__builtin_expect(distance == 0, 1)) {
-            if (!cas_seq(&ring->head, &head, (at + 1) & POSITION_MASK))
+            uint64_t next = (at + 1) & POSITION_MASK;
+            if (!cas_seq(&ring->head, &head, ((head & ~POSITION_MASK) | next) + (ends ? DONE_ONE : 0))) /* [end] */
                 continue;
+            if (__builtin_expect((next & (POSITION_MASK >> 1)) == 0, 0))
+                ring_passed_half(ring);
             *out = (struct entry){.fn = slot->fn, .arg = slot->arg, .cpu = slot->cpu, .plain = slot->plain};
             if (!out->plain)
                 extras_take(&ring->extras[at & ring->mask], out);
             store_release(&slot->sequence, (at + ring->mask + 1) & POSITION_MASK); /* [vacate] pairs with slots_free */
             return true;
         }
-        uint64_t now = load_relaxed(&ring->head);
-        if (now == head)
+        head = load_relaxed(&ring->head);
+        if ((head & POSITION_MASK) == at)
             return false; /* not published yet */
-        head = now;
     }
 }
 
 /* runq_take once a side class is in use. */
 bool runq_take_by_turn(struct runq *q, unsigned turn, struct entry *out);
 
-/* Takes the oldest published task of the class that *turn says, which counts on, else of any. false: none is ready. */
-static inline bool runq_take(struct runq *q, unsigned *turn, struct entry *out)
+/*
+ * Takes the oldest published task of the class that *turn says, which counts on, else of any. false: none is ready.
+ * If *owed, the caller has a task that has ended and is not in done: it is counted, and *owed reset, at the latest by a
+ * take.
+ */
+static inline bool runq_take(struct runq *q, unsigned *turn, bool *owed, struct entry *out)
 {
-    if (__builtin_expect(load_relaxed(&q->sides) != 0, 0)) /* what we miss is met by runq_ready, or wakes a worker */
+    if (__builtin_expect(load_relaxed(&q->sides) != 0, 0)) { /* what we miss is met by runq_ready, or wakes a worker */
+        if (*owed)
+            runq_end(q);
+        *owed = false;
         return runq_take_by_turn(q, (*turn)++, out);
-    return ring_take(load_relaxed(&q->rings[CLASS_NORMAL]), out); /* constant since creation */
+    }
+    if (!ring_take(runq_normal(q), *owed, out))
+        return false;
+    *owed = false;
+    return true;
 }
 
 #endif

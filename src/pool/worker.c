@@ -36,17 +36,18 @@ static __attribute__((noinline)) void task_ended_watched(struct pool *pool, uint
         pool_notify_enders(pool); /* which tells them only when this was the last that they wait for */
 }
 
-static inline void end_task(struct pool *pool)
+/* After each task that has come into done: who waits for that. */
+static inline void look_after_end(struct pool *pool)
 {
-    add_seq(runq_done(&pool->runq), 1); /* [end], E1 in room.c */
-    uint64_t attention = load_seq(&pool->room.attention);
+    uint64_t attention = load_seq(&pool->room.attention); /* E2 in room.c */
     if (__builtin_expect(attention != 0, 0))
         task_ended_watched(pool, attention);
 }
 
 void task_ended(struct pool *pool)
 {
-    end_task(pool);
+    runq_end(&pool->runq);
+    look_after_end(pool);
 }
 
 void task_failed(struct pool *pool, _Atomic uint64_t *how)
@@ -129,7 +130,7 @@ static void run_limited(struct worker *worker, const struct entry *entry)
 }
 
 /* Undoes what a task may leave behind on its worker, whichever way it ended. */
-static void task_left(struct worker *worker)
+static inline void task_left(struct worker *worker)
 {
     struct frame *frame = &worker->frame;
 
@@ -142,8 +143,8 @@ static void task_left(struct worker *worker)
     }
 }
 
-/* An entry that has been checked. */
-static inline __attribute__((always_inline)) void entry_run(struct worker *worker, struct pool *pool,
+/* An entry that has been checked. true: it has ended, and the caller is to count it. */
+static inline __attribute__((always_inline)) bool entry_run(struct worker *worker, struct pool *pool,
                                                             const struct entry *entry)
 {
     const char *label = entry->plain ? NULL : entry->label;
@@ -161,34 +162,34 @@ static inline __attribute__((always_inline)) void entry_run(struct worker *worke
         entry->fn(entry->arg);
     }
     if (__builtin_expect(load_relaxed(&pool->forked) != 0, 0)) /* a child of the task's: see worker_loop */
-        return;
+        return false;
     task_left(worker);
     store_relaxed(&worker->tasks, load_relaxed(&worker->tasks) + 1); /* own word; ordered by [end] */
-    if (!entry->plain && worker->frame.job)
-        job_finish_worker(worker, frame_job_end(&worker->frame));
-    else
-        end_task(pool);
+    if (entry->plain || !worker->frame.job)
+        return true;
+    job_finish_worker(worker, frame_job_end(&worker->frame));
     worker->frame.phase = FRAME_IDLE;
+    return false;
 }
 
-static __attribute__((noinline)) void worker_run_full(struct worker *worker, struct entry entry)
+static __attribute__((noinline)) bool worker_run_full(struct worker *worker, struct entry entry)
 {
     struct pool *pool = worker->pool;
     int reason = task_check(pool, &entry);
 
     if (!reason)
-        entry_run(worker, pool, &entry);
-    else if (reason < 0)
+        return entry_run(worker, pool, &entry);
+    if (reason < 0)
         task_drop(pool, &entry, reason);
+    return false;
 }
 
-static inline void worker_run(struct worker *worker, struct pool *pool, const struct entry *entry)
+/* true as of entry_run. */
+static inline bool worker_run(struct worker *worker, struct pool *pool, const struct entry *entry)
 {
     worker->submitter_cpu = entry->cpu;
-    if (__builtin_expect(task_is_clear(pool, entry), 1))
-        entry_run(worker, pool, entry);
-    else
-        worker_run_full(worker, *entry);
+    return __builtin_expect(task_is_clear(pool, entry), 1) ? entry_run(worker, pool, entry)
+                                                           : worker_run_full(worker, *entry);
 }
 
 /* The task of the worker's own frame did not return. */
@@ -217,8 +218,9 @@ bool pool_help(struct pool *pool, int drop)
     struct entry entry;
 
     static _Thread_local unsigned turn;
+    bool owed = false;
 
-    if (!runq_take(&pool->runq, &turn, &entry))
+    if (!runq_take(&pool->runq, &turn, &owed, &entry))
         return false;
     int rc = task_check(pool, &entry);
     if (rc > 0)
@@ -270,25 +272,45 @@ static bool is_surplus(struct pool *pool)
     return load_relaxed(&pool->alive) > load_relaxed(&pool->target); /* seen late: the next task will see it */
 }
 
+/* The last task, if its end is owed, comes into done without a next one. */
+static inline void task_settle(struct worker *worker, bool *owed)
+{
+    if (*owed)
+        task_ended(worker->pool);
+    *owed = false;
+    worker->frame.phase = FRAME_IDLE;
+}
+
 /* Apart from the function that sets the landing of panics, in which no variable could stay in a register. */
 static __attribute__((noinline)) void worker_loop(struct worker *worker, bool searching)
 {
     struct pool *pool = worker->pool;
     struct entry entry;
+    bool owed = false; /* its last task has ended and is not in done */
 
     for (;;) {
-        if (runq_take(&pool->runq, &worker->turn, &entry)) {
+        bool ended = owed;
+        bool taken = runq_take(&pool->runq, &worker->turn, &owed, &entry);
+        if (ended && !owed) {
+            worker->frame.phase = FRAME_IDLE;
+            look_after_end(pool);
+        }
+        if (taken) {
             if (searching) {
                 idle_search_end(pool);
                 searching = false;
             }
-            worker_run(worker, pool, &entry);
+            owed = worker_run(worker, pool, &entry);
             if (__builtin_expect(load_relaxed(&pool->forked) != 0, 0))
                 return; /* in a child that returned from the task that forked: it ends as a thread does */
-            if (__builtin_expect(is_surplus(pool), 0) && worker_leave(worker, load_seq(&pool->target), &searching))
-                return;
+            if (__builtin_expect(is_surplus(pool), 0)) {
+                task_settle(worker, &owed);
+                if (worker_leave(worker, load_seq(&pool->target), &searching))
+                    return;
+            }
             continue;
         }
+        task_settle(worker, &owed);
         if (search_for_work(worker, &searching))
             continue;
         store_release(&worker->state, RP_WORKER_IDLE);

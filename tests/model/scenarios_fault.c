@@ -316,10 +316,10 @@ static void ring_wraps(void)
 
     model.calm = true;
     ring->mask = 1;
-    ring->head = start & POSITION_MASK;
+    ring->head = (start & POSITION_MASK) | start << POSITION_BITS; /* all of them have ended */
+    ring->halves = start >> (POSITION_BITS - 1);
     core->runq.tail = start & POSITION_MASK;
-    ring->done = start;
-    core->runq.done_seen = (uint32_t)start;
+    core->runq.done_seen = (uint32_t)start & FLIGHT_MASK;
     for (uint64_t i = 0; i < 2; i++)
         ring->slots[(start + i) & 1].sequence = (start + i) & POSITION_MASK;
     flush_everybody();
@@ -334,6 +334,8 @@ static void ring_wraps(void)
     settle(true);
     fates_check();
     rest_check();
+    must(runq_count(&core->runq).done == start + 6, "the count of ended tasks has wrapped");
+    must(ring->halves == (start + 6) >> (POSITION_BITS - 1), "a passed half was not counted");
     close_pool();
 }
 
