@@ -45,7 +45,9 @@
 #define REST_YIELD 16U
 #define REST_MOST 64U
 #define NAP_NS 50000
-#define REST_IN_NAP 64 /* REST_MOST turns in a nap and its slack */
+#define NAP_MOST_NS 1000000
+#define NAP_NS_PER_TASK 8 /* a queue of empty tasks is not drained faster than one in 14 ns: half of it in a nap */
+#define REST_IN_NAP 64    /* REST_MOST turns in a nap and its slack */
 
 enum { LOOKING, SLEEPING, CALLED };
 
@@ -216,7 +218,8 @@ static void waiter_leave(struct pool *pool, struct waiter *me)
 
 /*
  * Where much is in flight it pays to wait until more than one has ended, away from the words that the workers write, and
- * off the CPU if they want it. true: so few have ended that a sleep of NAP_NS would leave the workers enough to do.
+ * off the CPU if they want it. true: a nap would leave the workers enough to do, as so few have ended meanwhile, or as
+ * so many are in flight that no workers can be through with half of them by its end.
  */
 static bool rest(struct pool *pool)
 {
@@ -224,21 +227,23 @@ static bool rest(struct pool *pool)
     unsigned turns = limit / 16 < REST_MOST ? limit / 16 : REST_MOST;
     uint32_t before = 0;
 
+    if (limit >= NAP_NS / NAP_NS_PER_TASK)
+        return true;
     if (turns >= REST_YIELD) {
         sched_yield();
         before = runq_done(&pool->runq);
     }
-    for (unsigned i = 0; i < turns; i++)
-        cpu_relax();
+    cpu_pause(turns);
     return turns == REST_MOST && ((runq_done(&pool->runq) - before) & FLIGHT_MASK) * REST_IN_NAP < limit / 2;
 }
 
 /* Instead of blocking, once: who is woken for each task that ends finds room for a few, and the workers pay for that. */
-static void nap(void)
+static void nap(const struct pool *pool)
 {
     _Atomic uint32_t nobody = 0;
+    int64_t span = (int64_t)load_relaxed(&pool->runq.limit) * NAP_NS_PER_TASK; /* a hint */
 
-    futex_wait(&nobody, 0, rp_after(NAP_NS));
+    futex_wait(&nobody, 0, rp_after(span < NAP_NS ? NAP_NS : span < NAP_MOST_NS ? span : NAP_MOST_NS));
 }
 
 /* Looks for room for a short while. The claim's result, -EAGAIN if there was none. */
@@ -360,7 +365,7 @@ int room_claim(struct pool *pool, unsigned class, int64_t deadline, struct rp_ct
     int rc = -EAGAIN;
 
     if (pool->spin_ns && !deadline && !ctx && !me.held && rest(pool)) {
-        nap();
+        nap(pool);
         rc = runq_claim(&pool->runq, class, 1, true, position);
     }
     if (rc != -EAGAIN && rc != -EBUSY)

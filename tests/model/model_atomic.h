@@ -98,5 +98,6 @@ void model_relax(const struct site *site);
 #define cas_seq(p, expected, v) MODEL_CAS(p, expected, v, SEQ, "cas_seq")
 
 #define cpu_relax() model_relax(MODEL_SITE("cpu_relax", ""))
+#define cpu_pause(turns) ((void)(turns), cpu_relax())
 
 #endif
