@@ -300,12 +300,13 @@ static int works_run(void *arg, void **value)
     struct rp_group *group = NULL;
     const struct rp_task task = {.arg = &works->attempts};
     const struct rp_retry policy = {.delay = 1};
+    _Atomic uint32_t second = 1;
 
     (void)value;
     int rc = rp_group_create(&group, works->pool, NULL);
     rc = rc ? rc : rp_group_submit(group, member_looks, &works->member);
     rc = rc ? rc : rp_group_wait(group, 0);
-    rc = rc ? rc : rp_pool_submit_future(works->pool, attempt_looks, &(_Atomic uint32_t){1}, &first);
+    rc = rc ? rc : rp_pool_submit_future(works->pool, attempt_looks, &second, &first);
     rc = rc ? rc : rp_future_then(first, NULL, next_looks, NULL, &next);
     rc = rc ? rc : rp_pool_submit_retry(works->pool, attempt_looks, &task, &policy, &attempt);
     rc = rc ? rc : rp_future_get(next, &works->next);
