@@ -91,7 +91,7 @@ struct rp_release_report {
     unsigned listed;                /* how many entries of worker[] are filled */
     struct {
         const char *label;  /* of the task, or NULL */
-        int64_t running_ns; /* how long it has run so far */
+        int64_t running_ns; /* how long it has run so far, or since its last rp_heartbeat */
     } worker[16];
 };
 

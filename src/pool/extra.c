@@ -7,6 +7,11 @@
 
 #include <errno.h>
 
+static void tell(const struct pool *pool, unsigned extra)
+{
+    log_emit(&pool->log, RP_LOG_DEBUG, "pool %s: %u workers may stand in for blocked ones", pool->name, extra);
+}
+
 bool extra_grant(struct pool *pool)
 {
     rp_lock_acquire(&pool->lock);
@@ -15,18 +20,22 @@ bool extra_grant(struct pool *pool)
         pool->extra++;
         pool_retarget_locked(pool);
     }
+    unsigned extra = pool->extra;
     rp_lock_release(&pool->lock);
-    if (granted)
-        pool_settle(pool);
-    return granted;
+    if (!granted)
+        return false;
+    tell(pool, extra);
+    pool_settle(pool);
+    return true;
 }
 
 void extra_return(struct pool *pool)
 {
     rp_lock_acquire(&pool->lock);
-    pool->extra--;
+    unsigned extra = --pool->extra;
     pool_retarget_locked(pool);
     rp_lock_release(&pool->lock);
+    tell(pool, extra);
     pool_settle(pool);
 }
 

@@ -368,6 +368,7 @@ static void pool_finish(struct pool *pool)
     rcu_wait();
     timers_end(pool); /* a worker's end arms the tick */
     worker_cache_clear(pool);
+    log_emit(&pool->log, RP_LOG_DEBUG, "pool %s: destroyed", pool->name);
     if (owner)
         owner->ended(owner, pool);
     pool_free(pool);
@@ -485,6 +486,7 @@ static void pool_options(struct pool *pool, const struct rp_pool_options *o)
     pool->stack_size = (o->stack_size ? o->stack_size : STACK_DEFAULT) + stack_tls_size();
     fork_let_go();
     pool->log = (struct log){.write = o->log, .user = o->log_user, .level = o->log_level};
+    pool->traces = log_wants(&pool->log, RP_LOG_DEBUG);
     snprintf(pool->name, sizeof(pool->name), "%s", o->name && *o->name ? o->name : "rp");
 }
 
@@ -557,6 +559,8 @@ int rp_pool_create(struct rp_pool **out, unsigned capacity, const struct rp_pool
         pool_free(pool);
         return rc;
     }
+    log_emit(&pool->log, RP_LOG_DEBUG, "pool %s: created, capacity %u, queue depth %u, reactor on %s", pool->name,
+             capacity, pool->queue_depth, reactor_backend(pool->reactor));
     *out = pool_handle(pool);
     rc = pool_populate(pool, o);
     if (rc) {

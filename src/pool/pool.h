@@ -138,6 +138,7 @@ struct pool {
     int overload;                                /* constant from here */
     int release_policy;
     bool nonblocking;
+    bool traces; /* changes of state go to the log */
     bool no_purge;
     bool contain_signals;
     unsigned min_workers, max_blocking, queue_depth, max_extra;
@@ -296,6 +297,8 @@ void worker_unmap(struct worker *worker);
 /* --- worker.c: what a worker does --------------------------------------------------------------------------------- */
 
 void *worker_main(void *arg);
+/* Changes its state, and tells that to the log, if it wants to know. The log is the user's function: in no section. */
+void worker_turn(struct worker *worker, enum rp_worker_state state);
 void run_limit_fire(struct timer *timer);
 void run_limit_init(struct limit *limit, struct pool *pool, struct worker *worker);
 void run_limit_arm(struct limit *limit, const struct entry *entry);

@@ -111,7 +111,6 @@ static struct worker *cache_take(struct pool *pool)
 
 static void cache_put_locked(struct pool *pool, struct worker *worker)
 {
-    store_release(&worker->state, RP_WORKER_STOPPED);
     cds_list_add(&worker->cache, &pool->fresh);
     pool->cached++;
 }
@@ -177,13 +176,14 @@ static int spawn_counted(struct pool *pool, bool searching)
     worker->born_searching = searching;
     worker->enlisted = true;
     store_relaxed(&worker->park, PARK_AWAKE); /* before its thread starts */
-    store_release(&worker->state, RP_WORKER_UNINITIALISED);
+    worker_turn(worker, RP_WORKER_UNINITIALISED);
     add_seq(&pool->threads, 1);
     rc = thread_start(pool, worker);
     if (!rc) {
         add_relaxed(&pool->spawned, 1); /* a counter */
         return 0;
     }
+    worker_turn(worker, RP_WORKER_STOPPED); /* before others may make it live again */
     rp_lock_acquire(&pool->lock);
     cache_put_locked(pool, worker);
     sub_seq(&pool->threads, 1);
@@ -285,6 +285,7 @@ void worker_retire(struct worker *worker)
 {
     struct pool *pool = worker->pool;
 
+    worker_turn(worker, RP_WORKER_STOPPED); /* before others may make it live again, or free the pool */
     rp_lock_acquire(&pool->lock);
     worker->joinable = true;
     worker->thread = pthread_self(); /* the creator may not have stored it yet */

@@ -15,6 +15,21 @@
 #include <time.h>
 #include <unistd.h>
 
+/* --- states ----------------------------------------------------------------------------------------------------- */
+
+void worker_turn(struct worker *worker, enum rp_worker_state state)
+{
+    static const char *const names[] = {
+        [RP_WORKER_UNINITIALISED] = "uninitialised", [RP_WORKER_RUNNING] = "running", [RP_WORKER_IDLE] = "idle",
+        [RP_WORKER_STOPPING] = "stopping",           [RP_WORKER_STOPPED] = "stopped",
+    };
+    const struct pool *pool = worker->pool;
+
+    store_release(&worker->state, state);
+    if (__builtin_expect(pool->traces, 0))
+        log_emit(&pool->log, RP_LOG_DEBUG, "pool %s: worker %u is %s", pool->name, worker->number, names[state]);
+}
+
 /* --- one task --------------------------------------------------------------------------------------------------- */
 
 /* Precise to some milliseconds, for reports of ages: a fifth of the price of rp_now. */
@@ -149,7 +164,7 @@ static inline __attribute__((always_inline)) bool entry_run(struct worker *worke
 {
     const char *label = entry->plain ? NULL : entry->label;
     if (load_relaxed(&worker->state) != RP_WORKER_RUNNING) /* own word */
-        store_release(&worker->state, RP_WORKER_RUNNING);
+        worker_turn(worker, RP_WORKER_RUNNING);
     if (load_relaxed(&worker->label) != label) /* own word */
         store_release(&worker->label, label);
     store_relaxed(&worker->since, coarse_now()); /* a report's figure */
@@ -313,7 +328,8 @@ static __attribute__((noinline)) void worker_loop(struct worker *worker, bool se
         task_settle(worker, &owed);
         if (search_for_work(worker, &searching))
             continue;
-        store_release(&worker->state, RP_WORKER_IDLE);
+        if (load_relaxed(&worker->state) != RP_WORKER_IDLE) /* own word */
+            worker_turn(worker, RP_WORKER_IDLE);
         store_relaxed(&worker->label, NULL);
         if (runq_closed(&pool->runq) && runq_drained(&pool->runq)) {
             if (searching)
@@ -381,7 +397,7 @@ static void worker_end(struct worker *worker)
 {
     struct pool *pool = worker->pool;
 
-    store_release(&worker->state, RP_WORKER_STOPPING);
+    worker_turn(worker, RP_WORKER_STOPPING);
     if (worker->started && pool->hooks.worker_stop) {
         worker->started = false;
         pool->hooks.worker_stop(pool->hooks.worker_user, worker->number, worker->local);
@@ -467,7 +483,7 @@ void *worker_main(void *arg)
         worker->begun = true;
         worker_reports(pool, 0);
         worker_retry_settled(pool);
-        store_release(&worker->state, RP_WORKER_IDLE);
+        worker_turn(worker, RP_WORKER_IDLE);
         do
             worker_shift(worker);
         while (worker->panicked);
