@@ -5,7 +5,6 @@
 
 #include "base/atomic.h"
 
-
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
