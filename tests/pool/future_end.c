@@ -233,7 +233,7 @@ static int call_release(struct rp_pool *pool, void *arg)
 /* Adversary: a continuation runs in the place of the task that it continues. Holds: it waits for all but itself. */
 Test(future_end, a_continuation_may_release_its_pool)
 {
-    for (int queued = 0; queued < 20; queued++) {
+    for (unsigned queued = 0; queued < 20; queued++) {
         struct gate gate = {0};
         struct rp_pool *pool = pool_make(2, &(struct rp_pool_options){.queue_depth = 64});
         struct releaser releaser = {.pool = pool};
@@ -242,7 +242,7 @@ Test(future_end, a_continuation_may_release_its_pool)
 
         AWAIT(load_seq(&gate.inside) == 1);
         cr_assert_eq(rp_future_then(first, NULL, releases, &releaser, &next), 0);
-        for (int i = 0; i < queued; i++)
+        for (unsigned i = 0; i < queued; i++)
             cr_assert_eq(rp_pool_submit(pool, count_task, &others), 0);
         gate_open(&gate);
         cr_assert_eq(rp_future_get(next, NULL), 0);

@@ -66,7 +66,7 @@ static inline void nap(int64_t ns)
         true_;                                                                                                         \
     })
 
-#define AWAIT(condition) cr_assert(COMES_TRUE(condition), "never came true: " #condition)
+#define AWAIT(condition) cr_assert(COMES_TRUE(condition), "never came true: %s", #condition)
 
 /* --- gates ------------------------------------------------------------------------------------------------------ */
 
