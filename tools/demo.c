@@ -339,7 +339,7 @@ static int finish(struct demo *demo, int rc)
     if (!demo_go_on()) {
         int signal = atomic_load_explicit(&stop_signal, memory_order_relaxed);
 
-        complain("demo: interrupted by %s", strsignal(signal));
+        complain("demo: interrupted (%s)", strsignal(signal));
         return STATUS_SIGNAL + signal;
     }
     if (rc < 0)

@@ -3,10 +3,12 @@
  * blocking in submit, waiting in the queue and the wake-up are all in it.
  *
  * Two workloads on one pool. With gaps of 1 ms the worker has parked before the next submit comes: the cost of a
- * wake-up. Back to back the tasks, which do nothing, queue behind each other: the cost of a hand-over. The first few
- * samples of each, which make the workers, are not counted.
+ * wake-up. Back to back each is submitted as soon as the one before has ended: the cost of a hand-over to a worker that
+ * may be awake still. The first few samples of each, which make the workers, are not counted.
  */
 #include "demo.h"
+
+#include <ringpool.h>
 
 #include <errno.h>
 #include <stdlib.h>
@@ -19,11 +21,13 @@ struct sample {
     int64_t submitted, started;
 };
 
-static void note_start(void *arg)
+static int note_start(void *arg, void **value)
 {
     struct sample *sample = arg;
 
+    (void)value;
     sample->started = rp_now();
+    return 0;
 }
 
 /* An early return, by a signal, is looked at by the caller. */
@@ -37,6 +41,7 @@ static void sleep_until(int64_t when)
 static int submit_samples(struct demo *demo, struct rp_pool *pool, struct sample *samples, int64_t gap_ns)
 {
     for (size_t i = 0; i < WARM_UP + LATENCY_SAMPLES; i++) {
+        struct rp_future *future;
         int rc;
 
         if (!demo_go_on())
@@ -44,7 +49,11 @@ static int submit_samples(struct demo *demo, struct rp_pool *pool, struct sample
         if (gap_ns)
             sleep_until(rp_after(gap_ns));
         samples[i].submitted = rp_now();
-        rc = rp_pool_submit(pool, note_start, &samples[i]);
+        rc = rp_pool_submit_future(pool, note_start, &samples[i], &future);
+        if (rc < 0)
+            return rc;
+        rc = rp_future_get(future, NULL);
+        rp_future_destroy(future);
         if (rc < 0)
             return rc;
         progress_show(&demo->progress);
