@@ -5,7 +5,8 @@
 #  - tools/, bench/ and tests/ use the public headers; tests/FLOOR may include that floor and those beneath as well, tests/model what the
 #    pool may.
 #  - The futex system call is named in one file. The library has no condition variable or semaphore, does not end the
-#    process, and prints nothing.
+#    process, prints nothing, reads no environment and no wall clock, and has no constructor. Only panic.c installs
+#    signal handlers (for contain_signals).
 #
 # What stands in comments and strings does not count. Works on the tree in the current folder with sh and awk alone.
 set -eu
@@ -26,6 +27,8 @@ BEGIN {
         " putchar perror psignal"
     n = split(outlaws, words, " ")
     for (i = 1; i <= n; i++) outlaw[words[i]] = 1
+    n = split("getenv secure_getenv setenv unsetenv putenv time gettimeofday signal sigaction", words, " ")
+    for (i = 1; i <= n; i++) hidden[words[i]] = 1
 }
 
 function complain(text) { print FILENAME ":" FNR ": " text; bad++ }
@@ -108,6 +111,9 @@ FNR == 1 {
             complain(word ": the library waits on futexes and rings only")
         else if (word in outlaw && line ~ /^[ \t]*\(/)
             complain(word "(): the library returns errors and logs")
+        else if (word ~ /^(CLOCK_REALTIME|CLOCK_TAI|constructor|destructor)/ || (word in hidden && line ~ /^[ \t]*\(/ &&
+                 !(word == "sigaction" && FILENAME == "src/pool/panic.c")))
+            complain(word ": the library has no environment, wall clock, constructor or signal handler")
     }
 }
 

@@ -58,6 +58,16 @@ seed src/pool/out.c '/* two' ' lines */ int f(void) { return fprintf(stderr, "x"
 check 1 "output" "src/pool/out.c:2:.*fprintf"
 seed src/pool/end.c 'void f(void) { abort(); }'
 check 1 "an abort" "src/pool/end.c:1:.*abort"
+seed src/base/env.c 'const char *f(void) { return getenv("RP"); }'
+check 1 "an environment variable" "src/base/env.c:1:.*getenv"
+seed src/base/wall.c 'int f(struct timespec *t) { return clock_gettime(CLOCK_REALTIME, t); }'
+check 1 "the wall clock" "src/base/wall.c:1:.*CLOCK_REALTIME"
+seed src/base/ctor.c '__attribute__((constructor)) static void f(void) {}'
+check 1 "a constructor" "src/base/ctor.c:1:.*constructor"
+seed src/pool/handler.c 'int f(void) { return sigaction(SIGINT, &action, 0); }'
+check 1 "a signal handler" "src/pool/handler.c:1:.*sigaction"
+seed src/pool/panic.c 'int f(void) { return sigaction(SIGSEGV, &action, 0); }'
+check 0 "the handlers of contain_signals" "8 files, no violation"
 seed tools/main.c '#include "base/futex.h"'
 check 1 "a tool that looks inside" "tools/main.c:1:.*public headers"
 seed tests/base/test.c '#include "pool/pool.h"'
