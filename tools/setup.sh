@@ -74,7 +74,14 @@ done
 
 [ -n "$missing" ] || exit 0
 
-if ! command -v apt-get >/dev/null 2>&1; then
+# Debian, or a distribution that says it is like it.
+debian() {
+    command -v apt-get >/dev/null 2>&1 || return 1
+    [ -r /etc/os-release ] || return 0
+    (. /etc/os-release && case " ${ID-} ${ID_LIKE-} " in *" debian "*) ;; *) false ;; esac)
+}
+
+if ! debian; then
     echo "setup: missing here; by the names that Debian gives the packages:$missing" >&2
     exit 1
 fi
