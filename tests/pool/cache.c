@@ -107,10 +107,29 @@ Test(pool_cache, counters_survive_the_descriptors)
 /* Slack for what malloc, the C library and the RCU library keep. Ten thousand idle stacks are 80 MiB and more. */
 #define RESIDENT_SLACK (32L << 20)
 
+/* A small machine's kernel allows few threads in all. Not all that it allows: others live there too. */
+static bool kernel_allows_threads(long n)
+{
+    static const char *const limits[] = {"/proc/sys/kernel/threads-max", "/proc/sys/kernel/pid_max"};
+    long most = LONG_MAX;
+
+    for (unsigned i = 0; i < sizeof(limits) / sizeof(limits[0]); i++) {
+        FILE *file = fopen(limits[i], "re");
+        long limit;
+        if (file && fscanf(file, "%ld", &limit) == 1 && limit < most)
+            most = limit;
+        if (file)
+            fclose(file);
+    }
+    return most > n + n / 4;
+}
+
 Test(pool_cache, ten_thousand_workers_come_and_go)
 {
     if (UNDER_TSAN || UNDER_ASAN)
         cr_skip_test("a sanitizer has fewer threads than this test, and keeps memory");
+    if (!kernel_allows_threads(MANY))
+        cr_skip_test("the kernel of this machine allows fewer threads in all");
     struct holdings before = holdings_now();
     long resident = resident_bytes();
     struct rp_pool_options options = {.prealloc = true, .expiry_ns = 300 * MS, .stack_size = 65536, .name = "many"};
