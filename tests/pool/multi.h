@@ -46,7 +46,8 @@ static inline unsigned given(struct rp_multi *multi, unsigned index)
     struct rp_pool *pool = rp_multi_pool(multi, index);
 
     cr_assert_not_null(pool, "there is no pool %u", index);
-    return rp_pool_busy(pool) + rp_pool_waiting(pool);
+    struct rp_pool_snapshot seen = pool_look(pool); /* of one moment: no task that begins is missed */
+    return seen.busy + seen.waiting;
 }
 
 static inline void hold(struct rp_multi *multi, struct gate *gate, unsigned n)
