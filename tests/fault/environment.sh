@@ -93,7 +93,7 @@ fi
 group_make() { # controller, file that must be there
     for parent in /sys/fs/cgroup/"$1" /sys/fs/cgroup; do
         group=$parent/ringpool-fault-$$-$1
-        mkdir "$group" 2>/dev/null || continue
+        mkdir "$group" 2>/dev/null || [ -d "$group" ] || continue # made already, when another file was asked for
         groups="$groups $group"
         [ -e "$group/$2" ] && [ -e "$group/cgroup.procs" ] && return 0
     done
