@@ -76,7 +76,7 @@ void meter_begin(void)
 
 uint64_t meter_steps(uint64_t ns)
 {
-    enum { TRIES = 9, STEPS = 200000 };
+    enum { TRIES = 50, STEPS = 200000 };
     int64_t best = INT64_MAX;
 
     for (int i = 0; i < TRIES; i++) {

@@ -1,12 +1,18 @@
 // Boost.Asio: thread_pool and post(). Its queue has no bound. Waiting for one task is a std::future.
+#include <atomic>
+#include <chrono>
 #include <cstdio>
+#include <memory>
 #include <new>
+#include <vector>
 
 #include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <boost/asio/thread_pool.hpp>
 #include <boost/asio/use_future.hpp>
 #include <boost/version.hpp>
 
+#include "meter.h"
 #include "peer.h"
 
 namespace
@@ -71,6 +77,39 @@ int join(void *self, executor_fn *fn, void *arg)
     return 0;
 }
 
+// Each wait is a timer of its own chain; the chains share how many waits are left.
+struct chain {
+    boost::asio::steady_timer timer;
+    std::atomic<int64_t> &left;
+    std::chrono::nanoseconds length;
+
+    void next()
+    {
+        if (left.fetch_sub(1, std::memory_order_relaxed) <= 0)
+            return;
+        timer.expires_after(length);
+        timer.async_wait([this](const boost::system::error_code &) {
+            task_count(nullptr);
+            next();
+        });
+    }
+};
+
+int timers(void *self, uint64_t n, uint64_t outstanding, int64_t ns)
+{
+    auto &threads = static_cast<pool *>(self)->threads;
+    std::atomic<int64_t> left(static_cast<int64_t>(n));
+    std::vector<std::unique_ptr<chain>> chains;
+
+    for (uint64_t i = 0; i < outstanding; i++) {
+        chains.push_back(std::unique_ptr<chain>(
+            new chain{boost::asio::steady_timer(threads), left, std::chrono::nanoseconds(ns)}));
+        chains.back()->next();
+    }
+    threads.join();
+    return 0;
+}
+
 executor describe()
 {
     executor it{};
@@ -82,6 +121,7 @@ executor describe()
     it.submit = submit;
     it.burst = burst;
     it.join = join;
+    it.timers = timers;
     return it;
 }
 

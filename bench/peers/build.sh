@@ -76,11 +76,13 @@ if ! have go; then
     skip go "no go (package golang-go)"
 elif fresh "$out/go" bench/peers/go || (cd bench/peers/go &&
     GOFLAGS=-mod=mod GOPROXY=off GOTOOLCHAIN=local GOCACHE="$out/gocache" go build -o "$out/go" .) >>"$log" 2>&1; then
-    ready go "$out/go"
+    ready go-channel "$out/go channel"
+    ready go-spawn "$out/go spawn"
+    ready go-lifo "$out/go lifo"
 else
     skip go "does not build, see $log"
 fi
-skip ants "a Go module that would have to be fetched; the measurements of ants stand in the bars as numbers"
+skip ants "a Go module that would have to be fetched; go-lifo has its design, bars.py its recorded figures"
 
 # --- Java -------------------------------------------------------------------------------------------------------------
 
@@ -108,7 +110,7 @@ else
     printf '[source.crates-io]\nreplace-with = "debian"\n[source.debian]\ndirectory = "%s"\n' $registry \
         >"$out/rust-src/.cargo/config.toml"
     if fresh "$out/rust" bench/peers/rust || (cd "$out/rust-src" &&
-        CARGO_TARGET_DIR="$out/rust-target" cargo build --release --offline &&
+        PEER_RUSTC=$(rustc --version) CARGO_TARGET_DIR="$out/rust-target" cargo build --release --offline &&
         cp "$out/rust-target/release/peer" "$out/rust") >>"$log" 2>&1; then
         ready crossbeam "$out/rust crossbeam"
         ready rayon "$out/rust rayon"

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <uv.h>
 
+#include "meter.h"
 #include "peer.h"
 
 #define THREADS_MOST 1024
@@ -93,6 +94,51 @@ static void inside(void *self, executor_fn *produce, void *arg)
     loop = NULL;
 }
 
+/* --- waits by timers ---------------------------------------------------------------------------------------------- */
+
+struct waits {
+    uint64_t left, outstanding, ms;
+};
+
+static void wait_over(uv_timer_t *timer)
+{
+    struct waits *waits = timer->data;
+
+    task_count(NULL);
+    if (waits->left) {
+        waits->left--;
+        uv_timer_start(timer, wait_over, waits->ms, 0);
+    }
+}
+
+static void run_waits(void *arg)
+{
+    struct waits *waits = arg;
+    uv_timer_t *made = calloc(waits->outstanding, sizeof(*made));
+
+    if (!made)
+        return; /* and the count is not right */
+    for (uint64_t i = 0; i < waits->outstanding && waits->left; i++) {
+        uv_timer_init(loop, &made[i]);
+        made[i].data = waits;
+        waits->left--;
+        uv_timer_start(&made[i], wait_over, waits->ms, 0);
+    }
+    uv_run(loop, UV_RUN_DEFAULT);
+    for (uint64_t i = 0; i < waits->outstanding && made[i].data; i++)
+        uv_close((uv_handle_t *)&made[i], NULL);
+    uv_run(loop, UV_RUN_DEFAULT);
+    free(made);
+}
+
+static int timers(void *self, uint64_t n, uint64_t outstanding, int64_t ns)
+{
+    struct waits waits = {.left = n, .outstanding = outstanding, .ms = (uint64_t)(ns / 1000000)};
+
+    inside(self, run_waits, &waits);
+    return 0;
+}
+
 static void nothing(void *arg)
 {
     (void)arg;
@@ -140,4 +186,5 @@ const struct executor peer_executor = {
     .burst = burst,
     .join = join,
     .inside = inside,
+    .timers = timers,
 };

@@ -1,5 +1,5 @@
-// Go: W goroutines that receive functions from one buffered channel (strict: an unbuffered one). The workloads, keys and
-// output are those of the C programs in bench/; see there for what each measures and leaves out.
+// Go: the pools of pool.go under the workloads of the C programs in bench/, with their keys and output; see there for what
+// each measures and leaves out.
 package main
 
 import (
@@ -16,51 +16,22 @@ import (
 	"time"
 )
 
-type cell struct {
-	tasks   uint64
-	latency []int64
-	_       [96]byte
+var kinds = map[string]struct {
+	make  func(workers, queue int) pool
+	about string
+}{
+	"channel": {newChannelPool, "goroutines on a channel"},
+	"spawn":   {newSpawnPool, "a goroutine for each task"},
+	"lifo":    {newLifoPool, "a stack of idle goroutines, as in ants"},
 }
 
-type task func(*cell)
+var kind, newPool = "", newChannelPool
 
-type pool struct {
-	tasks chan task
-	cells []cell
-	done  sync.WaitGroup
-}
-
-func newPool(workers, queue int) *pool {
-	p := &pool{tasks: make(chan task, queue), cells: make([]cell, workers)}
-	p.done.Add(workers)
-	for i := range p.cells {
-		go func(c *cell) {
-			defer p.done.Done()
-			for t := range p.tasks {
-				t(c)
-			}
-		}(&p.cells[i])
-	}
-	return p
-}
-
-func (p *pool) close() { close(p.tasks); p.done.Wait() }
-
-func (p *pool) count() (n uint64) {
-	for i := range p.cells {
-		n += atomic.LoadUint64(&p.cells[i].tasks)
-	}
-	return
-}
-
-func (p *pool) wait(n uint64) {
-	for p.count() < n {
+func wait(n uint64) {
+	for count() < n {
 		time.Sleep(50 * time.Microsecond)
 	}
 }
-
-// The owner alone writes; the atomic store is what makes the reader's load well defined.
-func (c *cell) add() { atomic.StoreUint64(&c.tasks, c.tasks+1) }
 
 //go:noinline
 func compute(x, steps uint64) uint64 {
@@ -70,12 +41,12 @@ func compute(x, steps uint64) uint64 {
 	return x
 }
 
-var sink uint64
+var sink, nothing uint64
 
 func steps(ns float64) uint64 {
 	const n = 200000
 	best := time.Hour
-	for i := 0; i < 9; i++ {
+	for i := 0; i < 50; i++ {
 		begun := time.Now()
 		atomic.StoreUint64(&sink, compute(uint64(i), n))
 		if took := time.Since(begun); took < best {
@@ -131,16 +102,16 @@ func word(name, otherwise string) string {
 }
 
 func usageError(what string) {
-	fmt.Fprintf(os.Stderr, "go: makes no sense here: %s; usage: go throughput|work|wake|roundtrip|sleepers|idle|fanout [KEY=VALUE...] [--json]\n", what)
+	fmt.Fprintf(os.Stderr, "go: makes no sense here: %s; usage: channel|spawn|lifo throughput|work|wake|roundtrip|sleepers|idle|fanout [KEY=VALUE...] [--json]\n", what)
 	os.Exit(2)
 }
 
-func flood(kind string) bool {
+func flood(workload string) bool {
 	producers, workers := number("producers", 1), number("workers", 1)
 	tasks, mode, queue, ideal := 2000000, "queue", number("queue", 1024), 0.0
 	fn := task(func(c *cell) { c.add() })
 	spin := 0
-	switch kind {
+	switch workload {
 	case "work":
 		spin = number("spin", 5000)
 		n := steps(float64(spin))
@@ -151,14 +122,18 @@ func flood(kind string) bool {
 		tasks = 100000
 		fn = func(c *cell) { time.Sleep(time.Duration(ms) * time.Millisecond); c.add() }
 		ideal = float64(ms) / 1e3
-		if word("mode", "thread") != "thread" {
+		switch word("mode", "thread") {
+		case "thread":
+		case "timer":
+			return waits(number("tasks", 1000000), number("outstanding", 50000), time.Duration(ms)*time.Millisecond)
+		default:
 			usageError("mode")
 		}
 	default:
 		number("batch", 64)
 	}
 	tasks = number("tasks", tasks)
-	if kind != "sleepers" {
+	if workload != "sleepers" {
 		mode = word("mode", "queue")
 		if mode != "queue" && mode != "strict" {
 			usageError("mode=" + mode)
@@ -180,9 +155,7 @@ func flood(kind string) bool {
 		go func() {
 			<-start
 			begun := time.Now()
-			for k := 0; k < n; k++ {
-				p.tasks <- fn
-			}
+			p.burst(fn, n)
 			atomic.AddInt64(&took, int64(time.Since(begun)))
 			through.Done()
 		}()
@@ -191,7 +164,7 @@ func flood(kind string) bool {
 	begun := now()
 	close(start)
 	through.Wait()
-	p.wait(uint64(tasks))
+	wait(uint64(tasks))
 	end := now()
 	p.close()
 	elapsed := end.wall.Sub(begun.wall).Seconds()
@@ -205,14 +178,42 @@ func flood(kind string) bool {
 	if ideal > 0 {
 		figures["ideal_s"] = float64((tasks+workers-1)/workers) * ideal
 	}
-	if kind == "work" {
+	if workload == "work" {
 		cpus := workers
 		if cpus > runtime.NumCPU() {
 			cpus = runtime.NumCPU()
 		}
 		figures["efficiency"] = float64(tasks) * float64(spin) / 1e9 / (float64(cpus) * elapsed)
 	}
-	return p.count() == uint64(tasks)
+	return count() == uint64(tasks)
+}
+
+// A goroutine for each wait that is outstanding: what sleeps for them is the runtime's timers.
+func waits(tasks, outstanding int, length time.Duration) bool {
+	var through sync.WaitGroup
+	begun := now()
+	through.Add(outstanding)
+	for i := 0; i < outstanding; i++ {
+		n := tasks*(i+1)/outstanding - tasks*i/outstanding
+		go func() {
+			c := newCell()
+			for k := 0; k < n; k++ {
+				time.Sleep(length)
+				c.add()
+			}
+			through.Done()
+		}()
+	}
+	through.Wait()
+	end := now()
+	figures["elapsed_s"] = end.wall.Sub(begun.wall).Seconds()
+	figures["tasks_per_s"] = float64(tasks) / figures["elapsed_s"]
+	figures["cpu_s"] = end.cpu - begun.cpu
+	figures["cpu_ns_per_task"] = (end.cpu - begun.cpu) * 1e9 / float64(tasks)
+	figures["csw"] = end.switches - begun.switches
+	figures["maxrss_kb"] = rss(true)
+	figures["ideal_s"] = float64((tasks+outstanding-1)/outstanding) * length.Seconds()
+	return count() == uint64(tasks)
 }
 
 func percentiles(ns []int64, prefix string) {
@@ -230,33 +231,31 @@ func percentiles(ns []int64, prefix string) {
 	}
 }
 
-func latency(kind string) bool {
+func latency(workload string) bool {
 	otherwise := 50
-	if kind == "roundtrip" {
+	if workload == "roundtrip" {
 		otherwise = 0
 	}
 	gap := time.Duration(number("gap_us", otherwise)) * time.Microsecond
 	how, workers, samples := word("gap", "auto"), number("workers", 1), number("samples", 20000)
 	asleep := how == "sleep" || how == "auto" && gap >= time.Millisecond
+	cells.samples = samples
 	p := newPool(workers, 1024)
-	for i := range p.cells {
-		p.cells[i].latency = make([]int64, 0, samples)
-	}
 	calls := make([]int64, 0, samples)
 	back := make(chan bool, 1)
 	runtime.GC()
 	begun := now()
 	for i := 0; i < samples; i++ {
 		t := time.Now()
-		if kind == "wake" {
-			p.tasks <- func(c *cell) { c.latency = append(c.latency, int64(time.Since(t))); c.add() }
+		if workload == "wake" {
+			p.submit(func(c *cell) { c.latency = append(c.latency, int64(time.Since(t))); c.add() })
 		} else {
-			p.tasks <- func(c *cell) { c.add(); back <- true }
+			p.submit(func(c *cell) { c.add(); back <- true })
 			<-back
 		}
 		calls = append(calls, int64(time.Since(t)))
 		next := t.Add(gap)
-		if kind == "roundtrip" {
+		if workload == "roundtrip" {
 			next = time.Now().Add(gap)
 		}
 		if gap > 0 {
@@ -267,14 +266,14 @@ func latency(kind string) bool {
 			}
 		}
 	}
-	p.wait(uint64(samples))
+	wait(uint64(samples))
 	end := now()
 	p.close()
 	all := calls
-	if kind == "wake" {
+	if workload == "wake" {
 		all = nil
-		for i := range p.cells {
-			all = append(all, p.cells[i].latency...)
+		for _, c := range cells.all {
+			all = append(all, c.latency...)
 		}
 		percentiles(calls, "submit_")
 	}
@@ -282,19 +281,22 @@ func latency(kind string) bool {
 	figures["elapsed_s"] = end.wall.Sub(begun.wall).Seconds()
 	figures["cpu_s"] = end.cpu - begun.cpu
 	figures["csw"] = end.switches - begun.switches
-	return p.count() == uint64(samples)
+	return count() == uint64(samples)
 }
 
 func idle() bool {
+	if kind == "spawn" {
+		usageError("idle: there are no idle workers")
+	}
 	workers, seconds := number("workers", 1000), number("seconds", 2)
 	before, begun := rss(false), now()
 	p := newPool(workers, 1024)
 	var there sync.WaitGroup
 	there.Add(workers)
 	for i := 0; i < workers; i++ { // each goroutine runs once
-		p.tasks <- func(c *cell) { there.Done(); there.Wait(); c.add() }
+		p.submit(func(c *cell) { there.Done(); there.Wait(); c.add() })
 	}
-	p.wait(uint64(workers))
+	wait(uint64(workers))
 	made := now()
 	time.Sleep(300 * time.Millisecond)
 	after, quiet := rss(false), now()
@@ -303,8 +305,8 @@ func idle() bool {
 	figures["create_us_per_worker"] = made.wall.Sub(begun.wall).Seconds() * 1e6 / float64(workers)
 	figures["create_cpu_us_per_worker"] = (made.cpu - begun.cpu) * 1e6 / float64(workers)
 	figures["rss_kb_per_worker"] = (after - before) / float64(workers)
-	figures["idle_cpu_s"] = end.cpu - quiet.cpu
-	figures["idle_wakeups"] = end.switches - quiet.switches
+	figures["cpu_s"] = end.cpu - quiet.cpu
+	figures["wakeups"] = end.switches - quiet.switches
 	p.close()
 	return true
 }
@@ -314,7 +316,7 @@ func fanout() bool {
 	n, exact := steps(float64(spin)), true
 	body := func(from, to int) (sum uint64) {
 		var x uint64
-		zero := atomic.LoadUint64(&sink) & 0
+		zero := atomic.LoadUint64(&nothing) // as the compiler does not know
 		for i := from; i < to; i++ {
 			x = compute(uint64(i)+x&zero, n)
 			sum += x
@@ -333,7 +335,7 @@ func fanout() bool {
 		left.Add(pieces)
 		for i := 0; i < pieces; i++ {
 			from, to := tasks*i/pieces, tasks*(i+1)/pieces
-			p.tasks <- func(*cell) { atomic.AddUint64(&total, body(from, to)); left.Done() }
+			p.submit(func(*cell) { atomic.AddUint64(&total, body(from, to)); left.Done() })
 		}
 		left.Wait()
 		if took := time.Since(middle); took < parallel {
@@ -354,7 +356,7 @@ func fanout() bool {
 var known = map[string]string{
 	"throughput": "producers workers tasks mode queue batch",
 	"work":       "producers workers tasks mode queue spin",
-	"sleepers":   "workers tasks mode queue ms",
+	"sleepers":   "workers tasks mode queue ms outstanding",
 	"wake":       "gap_us gap workers samples",
 	"roundtrip":  "gap_us gap workers samples",
 	"idle":       "workers seconds",
@@ -362,11 +364,12 @@ var known = map[string]string{
 }
 
 func main() {
-	if len(os.Args) < 2 || known[os.Args[1]] == "" {
-		usageError("the workload")
+	if len(os.Args) < 3 || kinds[os.Args[1]].make == nil || known[os.Args[2]] == "" {
+		usageError("the pool or the workload")
 	}
-	workload := os.Args[1]
-	for _, arg := range os.Args[2:] {
+	kind, newPool = os.Args[1], kinds[os.Args[1]].make
+	workload := os.Args[2]
+	for _, arg := range os.Args[3:] {
 		pair := strings.SplitN(arg, "=", 2)
 		if arg == "--json" {
 			continue
@@ -388,7 +391,7 @@ func main() {
 		exact = flood(workload)
 	}
 	json.NewEncoder(os.Stdout).Encode(map[string]interface{}{
-		"program": "go", "about": runtime.Version() + ", goroutines on a channel", "workload": workload,
+		"program": "go-" + kind, "about": runtime.Version() + ", " + kinds[kind].about, "workload": workload,
 		"params": params, "figures": figures, "exact": exact,
 	})
 	if !exact {

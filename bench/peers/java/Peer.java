@@ -241,7 +241,7 @@ public class Peer {
         boolean wake = workload.equals("wake");
         long gap = number("gap_us", wake ? 50 : 0) * 1000L;
         String how = word("gap", "auto");
-        int workers = number("workers", 1), samples = number("samples", 20000), warm = Math.min(20000, samples);
+        int workers = number("workers", 1), samples = number("samples", 20000), warm = 20000;
         checkKeys();
         boolean asleep = how.equals("sleep") || how.equals("auto") && gap >= 1_000_000;
         perCell = samples + warm;
@@ -320,8 +320,8 @@ public class Peer {
         figures.put("rss_kb_per_worker", (rss() - before) / workers);
         double quiet = cpu(), switched = switches();
         Thread.sleep(seconds * 1000L);
-        figures.put("idle_cpu_s", cpu() - quiet);
-        figures.put("idle_wakeups", switches() - switched);
+        figures.put("cpu_s", cpu() - quiet);
+        figures.put("wakeups", switches() - switched);
         pool.shutdownNow();
         return true;
     }

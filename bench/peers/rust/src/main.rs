@@ -113,19 +113,26 @@ impl Drop for Pool {
     }
 }
 
+/// A value that the compiler knows nothing about; it stays in its register.
+#[inline(always)]
+fn opaque(mut x: u64) -> u64 {
+    unsafe { std::arch::asm!("/* {0} */", inout(reg) x, options(nomem, nostack, preserves_flags)) };
+    x
+}
+
 #[inline(always)]
 fn compute(mut x: u64, steps: u64) -> u64 {
     for _ in 0..steps {
-        x = std::hint::black_box(x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407));
+        x = opaque(x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407));
     }
     x
 }
 
 fn steps(ns: f64) -> u64 {
     const N: u64 = 200000;
-    let best = (0..9).map(|i| {
+    let best = (0..50).map(|i| {
         let begun = Instant::now();
-        std::hint::black_box(compute(i, N));
+        opaque(compute(i, N));
         begun.elapsed()
     });
     (ns * N as f64 / best.min().unwrap().as_nanos() as f64) as u64
@@ -229,7 +236,7 @@ impl Run {
                     for _ in 0..share {
                         if works {
                             pool.submit(move || {
-                                std::hint::black_box(compute(n, n));
+                                opaque(compute(n, n));
                                 count();
                             });
                         } else if sleeps {
@@ -260,7 +267,7 @@ impl Run {
         self.figure("csw", end.switches - begun.switches);
         self.figure("maxrss_kb", end.max_rss);
         if sleeps {
-            self.figure("ideal_s", (tasks.div_ceil(workers) * ms) as f64 / 1e3);
+            self.figure("ideal_s", ((tasks + workers - 1) / workers * ms) as f64 / 1e3);
         }
         if works {
             let cpus = workers.min(thread::available_parallelism().unwrap().get() as u64);
@@ -341,8 +348,8 @@ impl Run {
         self.figure("create_us_per_worker", (made.wall - begun.wall).as_secs_f64() * 1e6 / workers as f64);
         self.figure("create_cpu_us_per_worker", (made.cpu - begun.cpu) * 1e6 / workers as f64);
         self.figure("rss_kb_per_worker", (after - before) / workers as f64);
-        self.figure("idle_cpu_s", end.cpu - quiet.cpu);
-        self.figure("idle_wakeups", (end.switches - quiet.switches - 1.0).max(0.0));
+        self.figure("cpu_s", end.cpu - quiet.cpu);
+        self.figure("wakeups", (end.switches - quiet.switches - 1.0).max(0.0));
         true
     }
 
@@ -350,7 +357,7 @@ impl Run {
         let (tasks, workers) = (self.number("tasks", 1000000), self.number("workers", 2));
         let (spin, chunks) = (self.number("spin", 50), self.number("chunks", 32));
         self.check();
-        let (n, nothing) = (steps(spin as f64), std::hint::black_box(0u64));
+        let (n, nothing) = (steps(spin as f64), opaque(0u64));
         let body = move |from: u64, to: u64| {
             let (mut sum, mut x) = (0u64, 0u64);
             for i in from..to {
@@ -368,7 +375,7 @@ impl Run {
             let total = match &pool {
                 Pool::Rayon(rayon) => rayon.install(|| {
                     use rayon::prelude::*;
-                    (0..tasks.div_ceil(256))
+                    (0..(tasks + 255) / 256)
                         .into_par_iter()
                         .map(|i| body(i * 256, ((i + 1) * 256).min(tasks)))
                         .reduce(|| 0, u64::wrapping_add)
@@ -416,8 +423,8 @@ fn main() {
     let params: Vec<_> = run.params.iter().map(|(k, v)| format!("\"{k}\":{v}")).collect();
     let figures: Vec<_> = run.figures.iter().map(|(k, v)| format!("\"{k}\":{v}")).collect();
     println!(
-        "{{\"program\":\"{}\",\"about\":\"Rust, {}\",\"workload\":\"{}\",\"params\":{{{}}},\"figures\":{{{}}},\"exact\":{exact}}}",
-        run.kind, run.kind, run.workload, params.join(","), figures.join(",")
+        "{{\"program\":\"{}\",\"about\":\"{}, {}\",\"workload\":\"{}\",\"params\":{{{}}},\"figures\":{{{}}},\"exact\":{exact}}}",
+        run.kind, option_env!("PEER_RUSTC").unwrap_or("rustc"), run.kind, run.workload, params.join(","), figures.join(",")
     );
     if !exact {
         eprintln!("rust: WRONG: not exactly the tasks ran that were submitted");
