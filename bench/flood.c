@@ -127,11 +127,12 @@ static void add_common(struct record *record, struct flood *flood, const struct 
     int64_t took = 0;
     double n = (double)flood->tasks;
 
-    for (uint64_t i = 0; i < flood->producers; i++)
+    for (uint64_t i = 0; i < flood->producers && flood->took; i++)
         took += flood->took[i];
     record_add(record, "elapsed_s", (double)used->wall / 1e9);
     record_add(record, "tasks_per_s", n * 1e9 / (double)used->wall);
-    record_add(record, "submit_ns", (double)took / n);
+    if (flood->took)
+        record_add(record, "submit_ns", (double)took / n);
     record_add(record, "cpu_s", (double)used->cpu / 1e9);
     record_add(record, "cpu_ns_per_task", (double)used->cpu / n);
     record_add(record, "csw", (double)used->switches);
@@ -159,7 +160,7 @@ static double clamp_cpus(uint64_t workers)
 static int flood_main(const struct executor *executor, int argc, char **argv, bool works)
 {
     uint64_t producers = 1, workers = 1, tasks = works ? 100000 : 2000000, mode = MODE_QUEUE, queue = 1024, batch = 64;
-    uint64_t sample = 0, spin = 5000, backend = 0, lazy = 0;
+    uint64_t sample = 0, spin = 5000, metrics = 0, backend = 0, lazy = 0;
     struct record record;
     struct usage used = {0};
     bool json = false;
@@ -173,10 +174,11 @@ static int flood_main(const struct executor *executor, int argc, char **argv, bo
         {"mode", 0, 0, &mode, "strict: never more in flight than workers", mode_words},
         {"queue", 0, QUEUE_MOST, &queue, "tasks that wait, unless strict", NULL},
         {"sample", 0, 1, &sample, "1: time each submit, which costs some 20 ns each", NULL},
+        {"metrics", 0, 0, &metrics, "the pool's own, while it runs", yes_words},
         KEYS_OF_RINGPOOL(backend, lazy),
     };
 
-    switch (workload_args(executor, &record, keys, NKEYS(keys), NKEYS_OF_RINGPOOL, argc, argv, &json)) {
+    switch (workload_args(executor, &record, keys, NKEYS(keys), NKEYS_OF_RINGPOOL + 1, argc, argv, &json)) {
     case ARGS_HELP:
         return STATUS_OK;
     case ARGS_USAGE:
@@ -204,6 +206,7 @@ static int flood_main(const struct executor *executor, int argc, char **argv, bo
         .producers = (unsigned)producers,
         .queue = mode == MODE_STRICT ? 0 : (unsigned)queue,
         .strict = mode == MODE_STRICT,
+        .metrics = metrics,
         .lazy = lazy,
         .backend = (int)backend,
     };
@@ -231,19 +234,37 @@ int flood_work(const struct executor *executor, int argc, char **argv)
 enum { SLEEP_THREAD, SLEEP_TIMER };
 static const char *const sleep_words[] = {"thread", "timer", NULL};
 
+/* The waits are on the library's timers; nothing is submitted. */
+static int wait_go(struct flood *flood, const struct executor_config *config, uint64_t outstanding, int64_t ns,
+                   struct usage *used)
+{
+    struct usage begun;
+    int rc = flood->executor->create(&flood->pool, config);
+
+    if (rc)
+        return rc;
+    begun = usage_now();
+    rc = flood->executor->timers(flood->pool, flood->tasks, outstanding, ns);
+    *used = usage_since(&begun);
+    flood->executor->destroy(flood->pool);
+    return rc;
+}
+
 int flood_sleepers(const struct executor *executor, int argc, char **argv)
 {
-    uint64_t tasks = 100000, workers = 1000, ms = 10, mode = SLEEP_THREAD, queue = 1024, backend = 0, lazy = 0;
+    uint64_t tasks = 100000, workers = 1000, ms = 10, mode = SLEEP_THREAD, queue = 1024, outstanding = 50000;
+    uint64_t backend = 0, lazy = 0, at_once;
     struct record record;
     struct usage used = {0};
     bool json = false;
     int rc;
     const struct arg_key keys[] = {
         {"tasks", 1, TASKS_MOST, &tasks, "all together", NULL},
-        {"workers", 1, WORKERS_MOST, &workers, "threads that run", NULL},
+        {"workers", 1, WORKERS_MOST, &workers, "mode=thread: threads that run", NULL},
         {"ms", 1, 60000, &ms, "how long each sleeps", NULL},
         {"mode", 0, 0, &mode, "who sleeps: the task's thread, or a timer", sleep_words},
         {"queue", 0, QUEUE_MOST, &queue, "tasks that wait", NULL},
+        {"outstanding", 1, 100000000, &outstanding, "mode=timer: waits at once", NULL},
         KEYS_OF_RINGPOOL(backend, lazy),
     };
 
@@ -255,9 +276,8 @@ int flood_sleepers(const struct executor *executor, int argc, char **argv)
     default:
         break;
     }
-    if (mode == SLEEP_TIMER) {
-        fprintf(stderr, "%s %s: mode=timer is not in this build: there are no public timers\n", executor->name,
-                argv[0]);
+    if (mode == SLEEP_TIMER && !executor->timers) {
+        fprintf(stderr, "%s %s: mode=timer: there are no timers here\n", executor->name, argv[0]);
         return STATUS_USAGE;
     }
     meter_begin();
@@ -269,19 +289,20 @@ int flood_sleepers(const struct executor *executor, int argc, char **argv)
         .producers = 1,
     };
     struct executor_config config = {
-        .workers = (unsigned)workers,
+        .workers = mode == SLEEP_TIMER ? 1 : (unsigned)workers,
         .producers = 1,
         .queue = (unsigned)queue,
         .lazy = lazy,
         .backend = (int)backend,
     };
-    rc = flood_go(&flood, &config, &used);
+    rc = mode == SLEEP_TIMER ? wait_go(&flood, &config, outstanding, (int64_t)ms * 1000000, &used)
+                             : flood_go(&flood, &config, &used);
     if (rc == 0)
         add_common(&record, &flood, &used);
     flood_free(&flood);
     if (rc)
         return workload_failed(&record, "cannot run", rc);
-    uint64_t rounds = (tasks + workers - 1) / workers;
-    record_add(&record, "ideal_s", (double)(rounds * ms) / 1e3);
+    at_once = mode == SLEEP_TIMER ? outstanding : workers;
+    record_add(&record, "ideal_s", (double)((tasks + at_once - 1) / at_once * ms) / 1e3);
     return record_print(&record, json);
 }

@@ -100,9 +100,9 @@ int idle_run(const struct executor *executor, int argc, char **argv)
     record_add(&record, "create_cpu_us_per_worker", (double)used.cpu / 1e3 / (double)workers);
     record_add(&record, "rss_kb_per_worker",
                created_kb > before_kb ? (double)(created_kb - before_kb) / (double)workers : 0);
-    record_add(&record, "idle_cpu_s", (double)idle.cpu / 1e9);
+    record_add(&record, "cpu_s", (double)idle.cpu / 1e9);
     /* Going to sleep above is the one that is ours. */
-    record_add(&record, "idle_wakeups", idle.voluntary ? (double)idle.voluntary - 1 : 0);
+    record_add(&record, "wakeups", idle.voluntary ? (double)idle.voluntary - 1 : 0);
     begun = usage_now();
     executor->destroy(pool);
     used = usage_since(&begun);

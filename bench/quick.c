@@ -52,9 +52,7 @@ static const struct row {
      {{"p50_us", "us p50", 1}, {"p99_us", "us p99", 1}, {"cpu_s", "s CPU", 1}}},
     {"idle, 1000 workers",
      {"idle", "workers=1000", "seconds=1"},
-     {{"rss_kb_per_worker", "KiB each", 1},
-      {"create_us_per_worker", "us to make", 1},
-      {"idle_wakeups", "wake-ups", 1}}},
+     {{"rss_kb_per_worker", "KiB each", 1}, {"create_us_per_worker", "us to make", 1}, {"wakeups", "wake-ups", 1}}},
     {"fanout", {"fanout"}, {{"speedup", "x serial", 1}, {"parallel_ns_per_element", "ns each", 1}}},
 };
 

@@ -6,6 +6,8 @@ of workers; then the bars and every figure as tables.
 import math
 from html import escape
 
+import bars
+
 HUES = (210, 25, 140, 280, 350, 60, 175, 320, 95, 240, 5, 190)
 
 STYLE = """
@@ -139,13 +141,14 @@ def figures_table(row, table):
 
 
 def bars_table(verdicts):
-    words = {True: ("holds", "holds"), False: ("fails", "fails"), None: ("not measured", "dim")}
-    lines = [f'<tr><td>{escape(v.name)}<td class="{words[v.holds][1]}">{words[v.holds][0]}<td>{escape(v.text)}'
-             for v in verdicts]
-    return f"<table><tr><th>bar<th><th>measured{''.join(lines)}</table>"
+    kind = {True: "holds", False: "fails", None: "dim"}
+    lines = [f'<tr><td>{escape(v.bar)}: {escape(v.claim)}<td class="{kind[v.holds]}">{bars.word(v)}'
+             + (f'<td>{v.ratio:.3g}<td>{escape(v.ours)}<td>{escape(v.other)}' if v.ratio is not None
+                else f'<td colspan="3" class="dim">{escape(v.why)}') for v in verdicts]
+    return f"<table><tr><th>bar<th><th>ratio<th>ringpool<th>against{''.join(lines)}</table>"
 
 
-def page(machine, rounds, results, tables, verdicts):
+def page(machine, skipped, results, tables, verdicts):
     colour = Colours()
     colour("ringpool")
     throughput = "".join(bar_chart(row, tables[row["row"]], colour) for row in results
@@ -155,7 +158,7 @@ def page(machine, rounds, results, tables, verdicts):
 <title>ringpool beside other pools</title><style>{STYLE}</style>
 <h1>ringpool beside other pools</h1>
 <p>{escape(machine['processor'])}, {machine['cpus']} CPUs, Linux {escape(machine['kernel'])}, load
-{machine['load'][0]:.2f} at the beginning, {escape(machine['date'])}. Medians of {rounds} interleaved rounds; the thin
+{machine['load']:.2f} at the beginning, {escape(machine['date'])}. Medians of interleaved rounds; the thin
 line, and the text that appears under the pointer, is least .. greatest.</p>
 <h2>Throughput, work, cost</h2><div class="charts">{throughput}{cost_chart(tables, colour)}</div>
 <h2>Latency</h2><div class="charts">{''.join(latency_charts(results, tables, colour))}</div>

@@ -9,15 +9,20 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <ringpool.h>
 
+#include "meter.h"
 #include "workload.h"
 
 /* Tasks in one call of a batch; longer ones are cut. */
 #define BATCH_MOST 1024
+#define WATCH_NS 1000000
+
+static int chosen_backend; /* there is one pool in a run */
 
 static bool about(char *text, unsigned size)
 {
@@ -36,10 +41,14 @@ static int create(void **self, const struct executor_config *config)
         .queue_depth = config->strict ? 0 : config->queue,
         .prealloc = !config->lazy,
         .no_purge = !config->lazy,
+        .metrics = config->metrics,
         .backend = backends[config->backend],
     };
     struct rp_pool *pool;
-    int rc = rp_pool_create(&pool, config->workers, &options);
+    int rc;
+
+    chosen_backend = options.backend;
+    rc = rp_pool_create(&pool, config->workers, &options);
 
     *self = pool;
     return rc;
@@ -194,6 +203,48 @@ static int join_run(void *self, executor_fn *fn, void *arg)
     return join_by(self, &(struct call){fn, arg}, true);
 }
 
+/* --- waits by timers ---------------------------------------------------------------------------------------------- */
+
+struct waits {
+    _Atomic uint64_t left; /* to be begun */
+    int64_t ns;
+};
+
+static void wait_again(struct rp_timer *timer, struct waits *waits)
+{
+    /* The last waits take it below nothing, once for each timer. */
+    if ((int64_t)atomic_fetch_sub_explicit(&waits->left, 1, memory_order_relaxed) > 0)
+        rp_timer_arm(timer, rp_after(waits->ns));
+}
+
+static void wait_over(struct rp_timer *timer, void *waits)
+{
+    task_count(NULL);
+    wait_again(timer, waits);
+}
+
+static int timers(void *unused, uint64_t n, uint64_t outstanding, int64_t ns)
+{
+    const struct rp_timer_options options = {.backend = chosen_backend};
+    struct waits waits = {.left = n, .ns = ns};
+    struct rp_timer **made = calloc(outstanding, sizeof(struct rp_timer *));
+    int rc = made ? 0 : -ENOMEM;
+
+    (void)unused;
+    for (uint64_t i = 0; i < outstanding && rc == 0; i++) {
+        rc = rp_timer_create(&made[i], wait_over, &waits, &options);
+        if (rc == 0)
+            wait_again(made[i], &waits);
+    }
+    if (rc == 0)
+        cells_wait(n, WATCH_NS);
+    for (uint64_t i = 0; i < outstanding && made; i++)
+        if (made[i])
+            rp_timer_destroy(made[i]);
+    free(made);
+    return rc;
+}
+
 const struct executor ringpool_executor = {
     .name = "ringpool",
     .about = about,
@@ -206,4 +257,5 @@ const struct executor ringpool_executor = {
     .join = join,
     .join_future = join_future,
     .join_run = join_run,
+    .timers = timers,
 };

@@ -1,188 +1,103 @@
 #!/usr/bin/env python3
 """Runs ringpool and its peers in turn and compares them.
 
-A row is a workload with its keys. Within a round every program runs once, one after the other, so that a neighbour's
-load hits them alike, and the order rotates from round to round; a figure is the median of the rounds, with its least
-and greatest. A run over its time limit is killed and reported, and its program sits the row out. While a run lasts the
-CPU time of all other processes is counted: a run with more than 0.15 cores of it is repeated a few times and else
-marked, and the table says how many were. Rows with a `*` number of tasks are probed first, so that each program runs
-for about the same time.
+A row is a workload with its keys (rows.py). Within a round every program runs once, one after the other, so that a
+neighbour's load hits them alike, and the order rotates from round to round; a figure is the median of the rounds, with
+its least and greatest. A run over its time limit is ended and reported, and its program sits the row out. While a run
+lasts the CPU time of all other processes is counted: a run with more than 0.15 cores of it is repeated a few times and
+else marked, and the table says how many were. Where a row's number of tasks is left open each program gets one that
+takes it about the time asked for.
 
-Prints a table for each row, and writes results.json (every run) and report.html beside it.
+--check says for each bar (bars.py) whether it holds. It runs the rows that bars speak of with the peers they name, and
+a peer that is more than three times worse than the best in the first round sits out the others.
+
+Prints a table for each row, and writes the runs as JSON and the page (report.py) beside it, after every row: what was
+measured is kept when it is interrupted. --merge makes one report of several such files.
 """
 import argparse
 import fnmatch
 import json
 import os
-import platform
-import signal
-import subprocess
 import sys
-import tempfile
 import time
 
 sys.dont_write_bytecode = True  # the source tree stays as it is
 
 import bars  # noqa: E402
+import measure  # noqa: E402
 import report  # noqa: E402
+from rows import rows  # noqa: E402
 
-NOISE = 0.15  # cores
-TICKS = os.sysconf("SC_CLK_TCK")
-
-
-class Row:
-    """name; workload and keys; the figure it is judged by, its unit and scale; whether more is better."""
-
-    def __init__(self, name, args, figure, unit, scale=1.0, more=True, quick=False, scaled=0, ours=None, peers=True):
-        self.name, self.args, self.figure, self.unit = name, args.split(), figure, unit
-        self.scale, self.more, self.quick, self.scaled = scale, more, quick, scaled
-        self.ours = ours or {"ringpool": ""}  # variants of ours: name -> further keys
-        self.peers = peers  # True: all; False: none; or a tuple of names
-
-
-BACKENDS = {"ringpool": "backend=auto", "ringpool-epoll": "backend=epoll"}
-# A round trip of ours: by an event of the user's, by a future, and by a future that the waiter may run itself.
-JOINS = {**BACKENDS, "ringpool-future": "by=future", "ringpool-run": "by=run"}
-
-
-def rows():
-    """scaled is the number of tasks of the probe."""
-    out = []
-    for producers, workers, extra in ((1, 1, ""), (1, 2, ""), (4, 2, ""), (1, 1000, ""), (4, 1000, ""),
-                                      (1000, 1000, " queue=65536")):
-        keys = f"throughput producers={producers} workers={workers}{extra}"
-        shape = f"{producers}/{workers}"
-        few = shape in ("1/1", "4/2", "4/1000")
-        out.append(Row(f"throughput {shape}", keys, "tasks_per_s", "M/s", 1e-6, quick=few, scaled=20000,
-                       ours=BACKENDS if few else None))
-        if producers < 1000:
-            out.append(Row(f"strict {shape}", keys + " mode=strict", "tasks_per_s", "M/s", 1e-6, quick=shape == "4/2",
-                           scaled=5000))
-        out.append(Row(f"batch {shape}", keys + " mode=batch batch=64", "tasks_per_s", "M/s", 1e-6,
-                       quick=shape == "1/1", scaled=20000, peers=("mutex",)))
-    for workers in (16, 10000):
-        out.append(Row(f"growth 1/{workers}", f"throughput producers=1 workers={workers}", "tasks_per_s", "M/s", 1e-6,
-                       scaled=20000, peers=False))
-    for producers in (4, 1000):
-        out.append(Row(f"growth {producers}/16", f"throughput producers={producers} workers=16", "tasks_per_s", "M/s",
-                       1e-6, scaled=20000, peers=False))
-    for spin in (500, 5000):
-        out.append(Row(f"work {spin} ns", f"work workers=2 spin={spin}", "efficiency", "", quick=spin == 5000,
-                       scaled=10000))
-    out.append(Row("submit busy", "work workers=1 spin=5000 tasks=40000 queue=1000000 sample=1", "submit_p50_ns", "ns",
-                   more=False, peers=("mutex", "glib", "asio")))
-    out.append(Row("wake 1000 us asleep", "wake gap_us=1000 gap=sleep samples=1000", "p50_us", "us", more=False,
-                   quick=True, ours=BACKENDS))
-    out.append(Row("wake 1000 us", "wake gap_us=1000 gap=spin samples=1000", "p50_us", "us", more=False))
-    out.append(Row("wake 50 us", "wake gap_us=50 samples=20000", "p50_us", "us", more=False, quick=True, ours=BACKENDS))
-    out.append(Row("wake 5 us", "wake gap_us=5 samples=100000", "p50_us", "us", more=False))
-    for workers in (1, 2):
-        out.append(Row(f"roundtrip W={workers}", f"roundtrip workers={workers} samples=50000", "p50_us", "us",
-                       more=False, quick=workers == 1, ours=JOINS if workers == 1 else None))
-    out.append(Row("roundtrip 200 us", "roundtrip gap_us=200 samples=3000", "p50_us", "us", more=False))
-    out.append(Row("sleepers", "sleepers tasks=100000 workers=1000 ms=10", "elapsed_s", "s", more=False))
-    out.append(Row("idle 1000", "idle workers=1000", "rss_kb_per_worker", "KiB", more=False))
-    out.append(Row("idle 10000", "idle workers=10000", "rss_kb_per_worker", "KiB", more=False,
-                   peers=("mutex", "glib", "asio", "go")))
-    out.append(Row("fanout", "fanout", "speedup", "x", quick=True))
-    for consumer in ("busy", "asleep"):
-        out.append(Row(f"completions {consumer}", f"completions consumer={consumer} tasks=5000000", "completions_per_s",
-                       "M/s", 1e-6, quick=consumer == "busy", ours=BACKENDS, peers=False))
-    out.append(Row("timers", "timers", "arm_cancel_ns", "ns", more=False, ours=BACKENDS, peers=False))
-    return out
-
-
-# --- one run ----------------------------------------------------------------------------------------------------------
-
-def busy_seconds():
-    with open("/proc/stat") as file:
-        user, nice, system, _, _, irq, softirq = (int(n) for n in file.readline().split()[1:8])
-    return (user + nice + system + irq + softirq) / TICKS
-
-
-def run_once(command, limit):
-    """-> a dict: the program's own JSON, or "failed" with the reason; and what the machine did meanwhile."""
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        busy, begun = busy_seconds(), time.monotonic()
-        child = subprocess.Popen(command, stdout=out, stderr=err, stdin=subprocess.DEVNULL, start_new_session=True)
-        late = False
-        while True:
-            pid, status, used = os.wait4(child.pid, os.WNOHANG)
-            if pid:
-                break
-            if not late and time.monotonic() - begun > limit:
-                late = True
-                os.killpg(child.pid, signal.SIGKILL)
-            time.sleep(0.01)
-        child.returncode = os.waitstatus_to_exitcode(status)
-        wall = time.monotonic() - begun
-        others = max(0.0, busy_seconds() - busy - used.ru_utime - used.ru_stime) / max(wall, 0.01)
-        out.seek(0), err.seek(0)
-        text, complaint = out.read().decode(errors="replace"), err.read().decode(errors="replace").strip()
-    run = {}
-    if late:
-        run["failed"] = f"killed after {limit:g} s"
-    elif child.returncode == 2:
-        run["failed"] = "does not apply"
-    elif child.returncode:
-        run["failed"] = (complaint.splitlines() or [f"status {child.returncode}"])[-1][:160]
-        if "not supported" in run["failed"]:
-            run["failed"] = "does not apply"
-    else:
-        try:
-            run = json.loads(text.strip().splitlines()[-1])
-        except (ValueError, IndexError):
-            run["failed"] = "printed no result"
-    # Below some ticks of the clock that /proc/stat counts by, the figure says nothing.
-    run["others_cores"] = round(others, 3) if wall > 0.1 else 0.0
-    run["wall_s"] = round(wall, 3)
-    return run
+FAR_BEHIND = 3
+TASKS_MOST = 20_000_000
+TASKS_LEAST = 2000
+TASKS_EACH = 20  # at least, of each submitter: else the run is over before the last one is awake
 
 
 # --- a row ------------------------------------------------------------------------------------------------------------
 
-def probe(row, command, options):
-    """The number of tasks that takes about the time asked for; or the failure."""
-    tasks, first = row.scaled, None
-    for _ in range(2):
-        run = run_once(command + [f"tasks={tasks}", "--json"], options.limit)
-        if "failed" in run:
-            return None, first or run
-        rate = run["figures"]["tasks_per_s"]
-        tasks = int(min(max(rate * options.seconds, 2000), 20_000_000))
-        first = None
-        if tasks < 4 * row.scaled:
-            break
-    return tasks, None
+class Program:
+    """One that takes part in a row."""
 
+    def __init__(self, name, command, row):
+        self.name, self.command, self.seconds, self.runs, self.out = name, command, row.seconds, [], ""
+        submitters = max((int(word[10:]) for word in command if word.startswith("producers=")), default=1)
+        self.least = max(TASKS_LEAST, TASKS_EACH * submitters)
+        self.tasks = max(row.scaled, self.least) if row.scaled else 0
 
-def run_row(row, programs, options):
-    """-> {program: [run, ...]}; prints progress to stderr."""
-    runs = {name: [] for name in programs}
-    commands, out = {}, set()
-    for name, command in programs.items():
-        commands[name] = command
-        if row.scaled:
-            tasks, failed = probe(row, command, options)
-            if failed:
-                runs[name].append(failed)
-                out.add(name)
-            else:
-                commands[name] = command + [f"tasks={tasks}"]
-    names = list(programs)
-    for number in range(options.rounds):
-        for turn in range(len(names)):
-            name = names[(turn + number) % len(names)]
-            if name in out:
-                continue
-            for attempt in range(1 + options.repeat):
-                run = run_once(commands[name] + ["--json"], options.limit)
-                if "failed" in run or run["others_cores"] <= NOISE:
-                    break
-            runs[name].append(run)
+    def run(self, options):
+        """A run, repeated while others disturb it; the last one counts."""
+        command = self.command + ([f"tasks={self.tasks}"] if self.tasks else []) + ["--json"]
+        for _ in range(1 + options.repeat):
+            run = measure.run_once(command, options.limit)
+            if "failed" in run or not measure.is_noisy(run):
+                break
+        if self.tasks:
+            run["tasks"] = self.tasks
+        return run
+
+    def scale(self, options):
+        """Finds the number of tasks that takes about the time asked for: by three tries at most."""
+        for _ in range(3):
+            run = measure.run_once(self.command + [f"tasks={self.tasks}", "--json"], options.limit)
             if "failed" in run:
-                out.add(name)
-    return runs
+                return run
+            before, rate = self.tasks, run["figures"]["tasks_per_s"]
+            self.tasks = int(min(max(rate * options.seconds * self.seconds, self.least), TASKS_MOST))
+            if self.tasks < 4 * before:
+                break
+        return None
+
+    def take_turn(self, options, first):
+        run = self.scale(options) if first and self.tasks else None
+        run = run or self.run(options)
+        self.runs.append(run)
+        if "failed" in run:
+            self.out = run["failed"]
+
+
+def sit_out(row, programs):
+    """Ends the row for peers that cannot become the best."""
+    table = {p.name: summary(p.runs) for p in programs}
+    best = bars.best(row.name, row.figure, row.more, table)
+    for program in programs:
+        if best and best[1][0] and not program.name.startswith("ringpool") and row.figure in table[program.name]:
+            ratio = table[program.name][row.figure][0] / best[1][0]
+            if (1 / ratio if row.more and ratio else ratio) > FAR_BEHIND:
+                program.out = "sat out"
+
+
+def run_row(row, commands, options):
+    """-> {program: [run, ...]}"""
+    programs = [Program(name, command, row) for name, command in commands.items()]
+    for number in range(options.rounds):
+        for turn in range(len(programs)):
+            program = programs[(turn + number) % len(programs)]
+            if not program.out:
+                program.take_turn(options, number == 0)
+        if options.check and number == 0:
+            sit_out(row, programs)
+    return {program.name: program.runs for program in programs}
 
 
 def summary(runs):
@@ -196,45 +111,114 @@ def summary(runs):
     return out
 
 
-def print_row(row, runs, table):
-    print(f"\n{row.name}   ({' '.join(row.args)}; {row.figure}{', ' + row.unit if row.unit else ''})")
-    rivals = bars.rivals(row.name, table)
-    best = bars.best(row.name, row.figure, row.more, table)
-    order = sorted(table, key=lambda n: table[n].get(row.figure, (0, 0, 0))[0], reverse=row.more)
-    for name in sorted(order, key=lambda n: row.figure not in table[n]):
-        if row.figure not in table[name]:
-            reason = next((run["failed"] for run in runs[name] if "failed" in run), "no figure")
-            print(f"  {name:<16} {reason}")
+def failure(runs):
+    return next((run["failed"] for run in runs if "failed" in run), None)
+
+
+def notes(name, runs, row, names):
+    out = ""
+    if name not in names and not name.startswith("ringpool"):
+        why = "runs tasks in the submitter or waiter" if name in bars.INLINE else "burns a CPU"
+        out += f"  (no rival: {why})"
+    if len(runs) < row["rounds"] and not failure(runs):
+        out += "  (far behind: sat out after round 1)"
+    noisy = sum(measure.is_noisy(run) for run in runs)
+    if noisy:
+        out += f"  [{noisy} of {len(runs)} runs noisy]"
+    if failure(runs):
+        out += f"  then {failure(runs)}"
+    return out
+
+
+def print_row(row, table):
+    """row as it stands in the JSON."""
+    unit, figure, scale = row["unit"], row["figure"], row["scale"]
+    print(f"\n{row['row']}   ({' '.join(row['args'])}; {figure}{', ' + unit if unit else ''})   load {row['load']:.2f}")
+    names = bars.rivals(row["row"], table)
+    best = bars.best(row["row"], figure, row["more_is_better"], table)
+    order = sorted(table, key=lambda n: table[n].get(figure, (0,))[0], reverse=row["more_is_better"])
+    if row["row"].startswith("growth"):
+        order = list(table)
+    for name in sorted(order, key=lambda n: figure not in table[n]):
+        runs = row["runs"][name]
+        if figure not in table[name]:
+            print(f"  {name:<20} {failure(runs) or 'no figure'}")
             continue
-        median, least, most = (value * row.scale for value in table[name][row.figure])
-        ratio = ""
-        if best and best[1] and not (name in rivals and len(rivals) == 1):
-            ratio = f"{median / (best[1] * row.scale):8.2f} x best peer"
-        noisy = sum(run.get("others_cores", 0) > NOISE for run in runs[name])
-        failed = next((", then " + run["failed"] for run in runs[name] if "failed" in run), "")
-        note = ""
-        if name not in rivals and not name.startswith("ringpool"):
-            why = "runs tasks in the submitter or waiter" if name in bars.INLINE else "burns a CPU"
-            note = f"  (no rival: {why})"
-        if noisy:
-            note += f"  [{noisy} of {len(runs[name])} runs noisy]"
-        print(f"  {name:<16} {median:11.3f}  {least:11.3f} .. {most:<11.3f}{ratio}{note}{failed}")
+        median, least, most = (value * scale for value in table[name][figure])
+        ratio = f"{median / (best[1][0] * scale):8.2f} x best peer" if best and best[1][0] else ""
+        print(f"  {name:<20} {median:11.3f}  {least:11.3f} .. {most:<11.3f}{ratio}{notes(name, runs, row, names)}")
     sys.stdout.flush()
 
 
-# --- all --------------------------------------------------------------------------------------------------------------
+# --- results ----------------------------------------------------------------------------------------------------------
 
-def peers(build, only):
-    found = {}
+class Results:
+    """What a results file holds, and what follows from it."""
+
+    def __init__(self, machine, skipped, found=()):
+        self.machine, self.skipped, self.rows = machine, skipped, list(found)
+
+    def add(self, row):
+        """A row that is there already is replaced."""
+        self.rows = [other for other in self.rows if other["row"] != row["row"]] + [row]
+
+    def tables(self):
+        return {row["row"]: {name: summary(runs) for name, runs in row["runs"].items()} for row in self.rows}
+
+    def verdicts(self):
+        failures = {row["row"]: {name: failure(runs) for name, runs in row["runs"].items() if failure(runs)}
+                    for row in self.rows}
+        return bars.judge(self.tables(), failures)
+
+    def write(self, path):
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        verdicts = self.verdicts()
+        with open(path + ".new", "w") as file:
+            json.dump({"machine": self.machine, "skipped": self.skipped, "rows": self.rows,
+                       "bars": [verdict._asdict() for verdict in verdicts]}, file, indent=1)
+        os.rename(path + ".new", path)
+        with open(page_of(path), "w") as file:
+            file.write(report.page(self.machine, self.skipped, self.rows, self.tables(), verdicts))
+
+
+def page_of(path):
+    stem = path[:-5] if path.endswith(".json") else path
+    return os.path.join(os.path.dirname(path), "report.html") if os.path.basename(stem) == "results" else stem + ".html"
+
+
+def merge(paths):
+    """One result of several files; of a row in two of them the later file's stands. Or a complaint."""
+    out = None
+    for path in paths:
+        try:
+            with open(path) as file:
+                data = json.load(file)
+            part = Results(data["machine"], data["skipped"], data["rows"])
+            part.tables()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            return f"{path} is no results file: {error}"
+        if out is None:
+            out = part
+            continue
+        if any(out.machine[key] != part.machine[key] for key in ("processor", "cpus", "kernel")):
+            return f"{path} is of another machine than {paths[0]}"
+        for row in part.rows:
+            out.add(row)
+        out.skipped += [line for line in part.skipped if line not in out.skipped]
+    order = {row.name: i for i, row in enumerate(rows())}
+    out.rows.sort(key=lambda row: order.get(row["row"], len(order)))
+    return out
+
+
+# --- the programs -----------------------------------------------------------------------------------------------------
+
+def peers(build):
     try:
         with open(os.path.join(build, "bench/peers/list")) as file:
-            for line in file:
-                name, *command = line.split()
-                if not only or name in only:
-                    found[name] = command
+            return {name: command for name, *command in map(str.split, file)}
     except FileNotFoundError:
         print("bench: no peers were built (bench/peers/build.sh)", file=sys.stderr)
-    return found
+        return {}
 
 
 def skipped(build):
@@ -245,79 +229,130 @@ def skipped(build):
         return []
 
 
-def machine():
-    cpu = "unknown"
-    with open("/proc/cpuinfo") as file:
-        for line in file:
-            if line.startswith("model name"):
-                cpu = line.split(":", 1)[1].strip()
-                break
-    return {"processor": cpu, "cpus": len(os.sched_getaffinity(0)), "kernel": platform.release(),
-            "load": os.getloadavg(), "date": time.strftime("%Y-%m-%d %H:%M:%S %z")}
+def programs(row, found, options):
+    keys = row.keys(options.check)
+    out = {name: [os.path.join(options.build, "ringpool"), "bench"] + keys + more.split()
+           for name, more in row.variants(options.check).items()}
+    out.update({name: command + keys for name, command in found.items() if row.takes(name, options.check)})
+    return out
+
+
+# --- the command line -------------------------------------------------------------------------------------------------
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        print(f"bench: {message}; usage: {' '.join(self.format_usage().split()[1:])}", file=sys.stderr)
+        sys.exit(2)
 
 
 def options_of(argv):
-    parser = argparse.ArgumentParser(description="ringpool beside other pools", prog="make bench ARGS=...")
+    parser = Parser(description="ringpool beside other pools", prog="make bench ARGS=...")
     parser.add_argument("--quick", action="store_true", help="a few rows, 3 rounds, short runs: some minutes")
     parser.add_argument("--check", action="store_true", help="say for each bar whether it holds; 1 if one does not")
-    parser.add_argument("--rows", action="append", help="only rows of this pattern (repeatable)")
-    parser.add_argument("--peers", help="only these, separated by commas; 'none': ours alone")
+    parser.add_argument("--rows", action="append", metavar="ROW,...",
+                        help="only these: their beginnings, or patterns; --list shows them (repeatable)")
+    parser.add_argument("--peers", metavar="PEER,...", help="only these; 'none': ours alone")
     parser.add_argument("--rounds", type=int, help="default 5")
-    parser.add_argument("--seconds", type=float, help="how long a throughput run should take; default 0.5")
-    parser.add_argument("--limit", type=float, default=30, help="kill a run after so many seconds; default 30")
+    parser.add_argument("--seconds", type=float, help="how long a throughput run takes; default 0.5, --check 0.25")
+    parser.add_argument("--limit", type=float, default=20, help="end a run after so many seconds; default 20")
     parser.add_argument("--repeat", type=int, help="how often a noisy run is repeated; default 2")
+    parser.add_argument("--out", metavar="FILE", help="the JSON; the page goes beside it; default results.json and "
+                        "report.html in BUILD/bench")
+    parser.add_argument("--merge", nargs="+", metavar="FILE", help="run nothing: one report of these results")
     parser.add_argument("--build", default="build", help=argparse.SUPPRESS)
     parser.add_argument("--list", action="store_true", help="list the rows")
     options = parser.parse_args(argv)
-    options.rounds = options.rounds or (3 if options.quick else 5)
-    options.seconds = options.seconds or (0.15 if options.quick else 0.5)
-    options.repeat = options.repeat if options.repeat is not None else (0 if options.quick else 2)
+    short = options.quick or options.check
+    options.rounds = options.rounds if options.rounds is not None else 3 if options.quick else 5
+    options.seconds = options.seconds if options.seconds is not None else 0.15 if options.quick else 0.25 if short else 0.5
+    options.repeat = options.repeat if options.repeat is not None else 0 if options.quick else 2
+    options.out = options.out or os.path.join(options.build, "bench", "results.json")
+    for name, least in (("rounds", 1), ("seconds", 0.001), ("limit", 0.001), ("repeat", 0)):
+        if not getattr(options, name) >= least:
+            parser.error(f"--{name} must be {least:g} or more")
     return options
 
 
 def chosen(options):
-    out = [row for row in rows() if row.quick or not options.quick]
-    if options.rows:
-        out = [row for row in out if any(fnmatch.fnmatch(row.name, p) or row.name.startswith(p) for p in options.rows)]
-    return out
+    """The rows asked for; or the pattern that fits none."""
+    out = [row for row in rows() if (row.quick or not options.quick)
+           and (not options.check or options.rows or row.check is not False)]
+    if not options.rows:
+        return out
+    picked = set()
+    for pattern in ",".join(options.rows).split(","):
+        fits = {row.name for row in out if row.name == pattern}
+        fits = fits or {row.name for row in out if row.name.startswith(pattern) or fnmatch.fnmatch(row.name, pattern)}
+        if not fits:
+            return pattern
+        picked |= fits
+    return [row for row in out if row.name in picked]
+
+
+def chosen_peers(options):
+    """The peers to run; or the name that none has."""
+    found = peers(options.build)
+    if options.peers is None:
+        return found
+    names = [name for name in options.peers.split(",") if name != "none"]
+    return next((name for name in names if name not in found), None) or {name: found[name] for name in names}
+
+
+def complain(text, there):
+    print(f"bench: {text}; there are: {', '.join(there)}", file=sys.stderr)
+    return 2
+
+
+def finish(results, options):
+    print(f"\n{options.out} and {page_of(options.out)} written")
+    return bars.show(results.verdicts(), bool(options.rows)) if options.check else 0
+
+
+def run_all(todo, found, options):
+    results = Results(measure.machine(), skipped(options.build))
+    about = results.machine
+    print(f"{about['processor']}, {about['cpus']} CPUs, Linux {about['kernel']}, load {about['load']:.2f}; "
+          f"{options.rounds} rounds; medians, least .. greatest")
+    for line in results.skipped:
+        print(f"not here: {line}")
+    status = 0
+    try:
+        for row in todo:
+            load, date = os.getloadavg()[0], time.strftime("%Y-%m-%d %H:%M:%S %z")
+            runs = run_row(row, programs(row, found, options), options)
+            results.add({"row": row.name, "args": row.keys(options.check), "figure": row.figure, "unit": row.unit,
+                         "scale": row.scale, "more_is_better": row.more, "rounds": options.rounds, "load": load,
+                         "date": date, "runs": runs})
+            print_row(results.rows[-1], results.tables()[row.name])
+            results.write(options.out)
+    except KeyboardInterrupt:
+        print("\nbench: interrupted; what was measured is kept", file=sys.stderr)
+        status = 130
+    if not results.rows:
+        return status
+    return finish(results, options) or status
 
 
 def main(argv):
     options = options_of(argv)
-    todo = chosen(options)
-    if options.list or not todo:
+    if options.list:
         print("\n".join(row.name for row in rows()))
-        return 0 if options.list else 2
-    found = peers(options.build, options.peers.split(",") if options.peers else None)
-    about = machine()
-    print(f"{about['processor']}, {about['cpus']} CPUs, Linux {about['kernel']}, load {about['load'][0]:.2f}; "
-          f"{options.rounds} rounds; medians, least .. greatest")
-    for line in skipped(options.build):
-        print(f"not here: {line}")
-    results, tables = [], {}
-    try:
-        for row in todo:
-            programs = {name: [os.path.join(options.build, "ringpool"), "bench"] + row.args + keys.split()
-                        for name, keys in row.ours.items()}
-            programs.update({name: command + row.args for name, command in found.items()
-                             if row.peers is True or row.peers and name in row.peers})
-            runs = run_row(row, programs, options)
-            tables[row.name] = {name: summary(runs[name]) for name in runs}
-            print_row(row, runs, tables[row.name])
-            results.append({"row": row.name, "args": row.args, "figure": row.figure, "unit": row.unit,
-                            "scale": row.scale, "more_is_better": row.more, "runs": runs})
-    except KeyboardInterrupt:
-        print("\nbench: interrupted; what was measured is kept", file=sys.stderr)
-    folder = os.path.join(options.build, "bench")
-    os.makedirs(folder, exist_ok=True)
-    verdicts = bars.judge(tables)
-    with open(os.path.join(folder, "results.json"), "w") as file:
-        json.dump({"machine": about, "rounds": options.rounds, "skipped": skipped(options.build), "rows": results,
-                   "bars": [verdict._asdict() for verdict in verdicts]}, file, indent=1)
-    with open(os.path.join(folder, "report.html"), "w") as file:
-        file.write(report.page(about, options.rounds, results, tables, verdicts))
-    print(f"\n{folder}/results.json and {folder}/report.html written")
-    return bars.show(verdicts) if options.check else 0
+        return 0
+    if options.merge:
+        results = merge(options.merge)
+        if isinstance(results, str):
+            print(f"bench: {results}", file=sys.stderr)
+            return 2
+        for row in results.rows:
+            print_row(row, results.tables()[row["row"]])
+        results.write(options.out)
+        return finish(results, options)
+    todo, found = chosen(options), chosen_peers(options)
+    if isinstance(todo, str):
+        return complain(f"no row is called {todo!r}", [row.name for row in rows()])
+    if isinstance(found, str):
+        return complain(f"no peer is called {found!r}", peers(options.build))
+    return run_all(todo, found, options)
 
 
 if __name__ == "__main__":

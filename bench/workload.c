@@ -19,7 +19,7 @@ const struct workload workloads[] = {
 const size_t nworkloads = NKEYS(workloads);
 
 const char *const backend_words[] = {"auto", "io_uring", "epoll", NULL};
-const char *const lazy_words[] = {"no", "yes", NULL};
+const char *const yes_words[] = {"no", "yes", NULL};
 
 enum args_parsed workload_args(const struct executor *executor, struct record *record, const struct arg_key *keys,
                                size_t n, size_t ours, int argc, char **argv, bool *json)

@@ -38,7 +38,7 @@ int bench_quick(void);
 
 /* --- what workloads share --- */
 
-extern const char *const backend_words[], *const lazy_words[];
+extern const char *const backend_words[], *const yes_words[];
 
 #define WORKERS_MOST 100000
 #define PRODUCERS_MOST 10000
@@ -52,11 +52,11 @@ enum args_parsed workload_args(const struct executor *executor, struct record *r
 /* Says that it cannot be measured; returns the status. */
 int workload_failed(const struct record *record, const char *what, int rc);
 
-/* The two keys that only ringpool has, to be the last of the list. */
+/* The keys that only ringpool has, to be the last of the list. */
 #define KEYS_OF_RINGPOOL(backend, lazy)                                                                                \
     {"backend", 0, 0, &(backend), "what sleeps for timers", backend_words},                                            \
     {                                                                                                                  \
-        "lazy", 0, 0, &(lazy), "workers are made as tasks come, not before the clock starts", lazy_words               \
+        "lazy", 0, 0, &(lazy), "workers are made as tasks come, not before the clock starts", yes_words                \
     }
 #define NKEYS_OF_RINGPOOL 2
 
