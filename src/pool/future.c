@@ -479,19 +479,28 @@ int rp_future_try_get(struct rp_future *future, void **value)
     return future_is_done(future) ? future_result(future, value) : -EBUSY;
 }
 
+static bool cancel_unstarted(struct rp_future *future)
+{
+    if (!future_finish(future, FUTURE_RUNNING | FUTURE_DONE, -ECANCELED))
+        return false;
+    if (future->retry)
+        retry_cancelled(future);
+    return true;
+}
+
 int rp_future_cancel(struct rp_future *future)
 {
     int rc = future_usable(future);
 
     if (rc)
         return rc;
-    if (future_finish(future, FUTURE_RUNNING | FUTURE_DONE, -ECANCELED)) {
-        if (future->retry)
-            retry_cancelled(future);
+    if (cancel_unstarted(future))
         return 0;
-    }
-    if (or_seq(&future->word, FUTURE_ASKED) & FUTURE_DONE)
+    uint32_t word = or_seq(&future->word, FUTURE_ASKED);
+    if (word & FUTURE_DONE)
         return -EALREADY;
+    if (!(word & FUTURE_RUNNING) && cancel_unstarted(future)) /* an attempt had just ended; from here on none follows */
+        return 0;
     if (load_seq(&future->own_made)) /* see context() */
         ctx_cancel_late(&future->own);
     return 0;
