@@ -1,7 +1,7 @@
 /*
  * Futures: the word, and what may happen to it.
  *
- * The word's bits only ever get set. The transitions that matter, each one CAS:
+ * The word's bits only ever get set, but for those that say where one that has not begun stands (retry.c, then.c). The transitions that matter, each one CAS:
  *
  *     claim     neither RUNNING nor DONE -> RUNNING           a dequeue, or a waiter that runs it itself (PLACE)
  *     cancel    neither RUNNING nor DONE -> DONE | code       by cancel, by its context, by a source without result
@@ -110,12 +110,12 @@ int future_result(const struct rp_future *future, void **value)
 
 /* --- as a job --------------------------------------------------------------------------------------------------- */
 
-bool future_claim(struct rp_future *future, uint32_t with)
+bool future_claim(struct rp_future *future, uint32_t from, uint32_t with)
 {
     uint32_t word = load_relaxed(&future->word); /* validated by the CAS */
 
     do {
-        if (word & (FUTURE_RUNNING | FUTURE_DONE))
+        if (word & (FUTURE_RUNNING | FUTURE_DONE) || (word & from) != from)
             return false;
     } while (!cas_seq(&future->word, &word, word | FUTURE_RUNNING | with));
     store_relaxed(&future->cpu, cpu_current());    /* a hint */
@@ -131,7 +131,7 @@ static int claim(struct job *job)
 {
     struct rp_future *future = future_of(job);
 
-    if (future_claim(future, 0))
+    if (future_claim(future, 0, 0))
         return JOB_MINE;
     if (load_acquire(&future->word) & FUTURE_PLACE)
         return JOB_ELSEWHERE;

@@ -111,8 +111,11 @@ void future_release(struct rp_future *future);
  * caller holds a reference.
  */
 bool future_finish(struct rp_future *future, uint32_t unless, int code);
-/* Claims it to be run; `with` is FUTURE_PLACE or 0. false: it is claimed, done, or held. */
-bool future_claim(struct rp_future *future, uint32_t with);
+/*
+ * Claims it to be run, from a state with the bit `from` (0: any), and sets `with`, FUTURE_PLACE or 0. false: it is claimed,
+ * done, or no more in that state.
+ */
+bool future_claim(struct rp_future *future, uint32_t from, uint32_t with);
 /* The code of one that is done, 0: fn returned. */
 static inline int future_code(const struct rp_future *future)
 {

@@ -14,6 +14,7 @@
 #include "base/fork.h"
 #include "base/futex.h"
 #include "base/rcu.h"
+#include "pool/then.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -347,6 +348,7 @@ static void timers_end(struct pool *pool)
     for (int i = 0; i < 2; i++) {
         timer_cancel_wait(&pool->tick);
         timer_cancel_wait(&pool->retry);
+        timer_cancel_wait(&pool->orphan_timer);
     }
 }
 
@@ -367,6 +369,7 @@ static void pool_finish(struct pool *pool)
     ender_leave(&me);
     rcu_wait();
     timers_end(pool); /* a worker's end arms the tick */
+    then_orphans_end(pool);
     worker_cache_clear(pool);
     log_emit(&pool->log, RP_LOG_DEBUG, "pool %s: destroyed", pool->name);
     if (owner)
@@ -512,6 +515,7 @@ static int pool_init(struct pool *pool, unsigned capacity, const struct rp_pool_
     pool_retarget_locked(pool);
     timer_init(&pool->tick, pool->reactor, tick_fire);
     timer_init(&pool->retry, pool->reactor, worker_retry_fire);
+    timer_init(&pool->orphan_timer, pool->reactor, then_orphans_fire);
     pool->reap.run = pool_reap;
     return 0;
 }

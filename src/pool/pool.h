@@ -26,6 +26,7 @@
 #define NAME_BYTES 10
 
 struct job;
+struct rp_future;
 
 /* A task's timeout: what the reactor finds when it fires. */
 struct limit {
@@ -167,6 +168,9 @@ struct pool {
 
     struct timer tick;  /* expiry */
     struct timer retry; /* making a worker again after a failure */
+    struct rp_lock orphan_lock;
+    struct rp_future *orphans; /* under orphan_lock: continuations that the timer offers, see then.c */
+    struct timer orphan_timer;
     _Atomic uint32_t tick_armed;
     _Atomic uint32_t spawn_failing; /* 1: the retry timer looks after tasks without a worker */
     _Atomic uint32_t failures;      /* workers that could not be made, or not begin */

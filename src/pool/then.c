@@ -13,13 +13,19 @@
  * a wake-up or a way through the queue, and offers the others to the pool; what the pool has no room for it runs as
  * well: the end of a future never blocks for room of its own pool, and no continuation is lost to a full queue.
  * FUTURE_READY says that a continuation is on some thread's list: a waiter may claim it there and run it itself.
+ *
+ * One that ends its thread (pthread_exit) leaves the others of the list behind, without a thread, or a place in flight to
+ * wait for room in. Those become orphans of the pool, which the reactor offers to it until it has room.
  */
 #include "pool/then.h"
 
 #include <errno.h>
 #include <ringpool/pool.h>
 
+#define ORPHANS_NS INT64_C(1000000)
+
 struct list {
+    struct pool *pool;
     struct rp_future *first, **end;
 };
 
@@ -95,14 +101,20 @@ static void end_collecting(struct job *job, int result)
     mine.collecting = outer;
 }
 
+/* It cannot be claimed. */
+static void lost_ready(struct rp_future *future)
+{
+    if (load_acquire(&future->word) & FUTURE_RUNNING) /* a waiter runs it, and sees to its end */
+        future_unref(future);
+    else /* cancelled since the tie fired: still to give its source back */
+        end_collecting(&future->job, future_code(future));
+}
+
 /* The entry's hold, which the tie's reference has become, passes on to the run. */
 static void run_ready(struct pool *pool, struct rp_future *future, bool guest)
 {
-    if (!future_claim(future, 0)) {
-        if (load_acquire(&future->word) & FUTURE_RUNNING) /* a waiter runs it, and sees to its end */
-            future_unref(future);
-        else /* cancelled since the tie fired: still to give its source back */
-            end_collecting(&future->job, future_code(future));
+    if (!future_claim(future, FUTURE_READY, 0)) {
+        lost_ready(future);
         return;
     }
     struct entry entry = future_entry(future);
@@ -120,9 +132,11 @@ static void run_ready(struct pool *pool, struct rp_future *future, bool guest)
         guest_leave(pool);
 }
 
-/* Takes what the thread's list holds into the caller's: at most `here` of this pool stay, if it has room for more. */
-static void sort_ready(struct pool *pool, struct list *list, unsigned here)
+/* Takes what the thread's list holds into the caller's: at most `here` of its pool stay, if that has room for more. */
+static void sort_ready(struct list *list, unsigned here)
 {
+    struct pool *pool = list->pool;
+
     while (mine.ready) {
         struct rp_future *future = ready_pop(&mine.ready);
 
@@ -141,22 +155,106 @@ static void sort_ready(struct pool *pool, struct list *list, unsigned here)
     }
 }
 
+static struct rp_future *list_pop(struct list *list)
+{
+    struct rp_future *future = list->first;
+
+    list->first = future->ready_next;
+    if (!list->first)
+        list->end = &list->first;
+    return future;
+}
+
+/* --- without a thread ------------------------------------------------------------------------------------------- */
+
+/* As before it was ready, so that it may be offered. false: it is claimed or done. */
+static bool unready(struct rp_future *future)
+{
+    uint32_t word = load_relaxed(&future->word); /* validated by the CAS */
+
+    do {
+        if (word & (FUTURE_RUNNING | FUTURE_DONE))
+            return false;
+    } while (!cas_seq(&future->word, &word, word & ~FUTURE_READY));
+    return true;
+}
+
+static void orphan_add(struct pool *pool, struct rp_future *future)
+{
+    rp_lock_acquire(&pool->orphan_lock);
+    future->ready_next = pool->orphans;
+    pool->orphans = future;
+    rp_lock_release(&pool->orphan_lock);
+    timer_arm(&pool->orphan_timer, rp_after(ORPHANS_NS));
+}
+
+static struct rp_future *orphans_take(struct pool *pool)
+{
+    rp_lock_acquire(&pool->orphan_lock);
+    struct rp_future *first = pool->orphans;
+    pool->orphans = NULL;
+    rp_lock_release(&pool->orphan_lock);
+    return first;
+}
+
+void then_orphans_fire(struct timer *timer)
+{
+    struct pool *pool = caa_container_of(timer, struct pool, orphan_timer);
+    struct rp_future *list = orphans_take(pool);
+
+    while (list) {
+        struct rp_future *future = ready_pop(&list);
+        int rc = future_is_done(future) ? -ECANCELED : future_offer(future);
+        if (rc == -EAGAIN)
+            orphan_add(pool, future);
+        else if (rc)
+            future->job.ops->end(&future->job, rc);
+    }
+}
+
+void then_orphans_end(struct pool *pool)
+{
+    struct rp_future *list = orphans_take(pool);
+
+    while (list) {
+        struct rp_future *future = ready_pop(&list);
+        future->job.ops->end(&future->job, -ESHUTDOWN);
+    }
+}
+
+/* One of the list has ended the thread. */
+static void list_exits(void *arg)
+{
+    struct list *list = arg;
+
+    while (list->first) {
+        struct rp_future *future = list_pop(list);
+
+        if (unready(future))
+            orphan_add(list->pool, future);
+        else
+            lost_ready(future);
+    }
+    guest_leave(list->pool);
+}
+
+/* --- all of it -------------------------------------------------------------------------------------------------- */
+
 void then_end(struct pool *pool, struct job *job, int result, bool onward, bool guest)
 {
-    struct list list = {.end = &list.first};
+    struct list list = {.pool = pool, .end = &list.first};
     end_collecting(job, result);
     if (!mine.ready)
         return;
-    sort_ready(pool, &list, onward);
+    add_seq(&pool->guests, 1); /* an exit of the thread gives up the caller's before the list is dealt with */
+    pthread_cleanup_push(list_exits, &list);
+    sort_ready(&list, onward);
     while (list.first) {
-        struct rp_future *future = list.first;
-
-        list.first = future->ready_next;
-        if (!list.first)
-            list.end = &list.first;
-        run_ready(pool, future, guest);
-        sort_ready(pool, &list, !list.first);
+        run_ready(pool, list_pop(&list), guest);
+        sort_ready(&list, !list.first);
     }
+    pthread_cleanup_pop(0);
+    guest_leave(pool);
 }
 
 /* --- making ----------------------------------------------------------------------------------------------------- */
@@ -220,7 +318,7 @@ int rp_future_then(struct rp_future *source, struct rp_pool *pool,
         rc = start_here(future);
     }
     if (rc)
-        future_unref(future);
+        future_discard(future);
     else
         *out = future;
     return rc;

@@ -12,6 +12,10 @@
  */
 void then_end(struct pool *pool, struct job *job, int result, bool onward, bool guest);
 
+/* Continuations that their thread has left behind: offers them to the pool again, on the reactor; ends them with it. */
+void then_orphans_fire(struct timer *timer);
+void then_orphans_end(struct pool *pool);
+
 /* The future is done and somebody watches it: fires the watches, without growing the stack. */
 void then_fire(struct rp_future *future);
 

@@ -118,7 +118,7 @@ bool future_run_here(struct rp_future *future, bool worker, bool onward)
     if (guest_enter(load_acquire(&future->pool), &pool))
         return false;
     bool flight = word & FUTURE_QUEUED;
-    bool claimed = (!worker || worker_self(pool)) && future_claim(future, flight ? FUTURE_PLACE : 0);
+    bool claimed = (!worker || worker_self(pool)) && future_claim(future, flight ? FUTURE_QUEUED : FUTURE_READY, flight ? FUTURE_PLACE : 0);
     if (claimed) {
         future_ref(future); /* the run's, as an entry has one */
         if (flight)

@@ -357,6 +357,11 @@ static void retry_cancel(void)
                                   &(struct rp_retry){.delay = MS}, &scene.future[0]);
     must(rc == 0, "submit_retry: %d", rc);
     actor("canceller", cancel_first, NULL);
+    if (chance(2)) {
+        actors_join();
+        settle(false);
+        must(rp_future_done(scene.future[0]), "it was cancelled and waits for its timer");
+    }
     scene.seen[0] = rp_future_get(scene.future[0], NULL);
     actors_join();
     must(scene.seen[0] == 7 ? scene.ran[0] == 3 : scene.seen[0] == -ECANCELED || scene.seen[0] == -EPROTO,

@@ -949,6 +949,26 @@ Test(future, a_continuation_may_panic_or_end_its_thread)
     pool_end(pool);
 }
 
+/* No room in the pool: the thread that ends `first` is to run all of what continues it, and the first of these ends it. */
+Test(future, a_continuation_that_ends_its_thread_takes_none_with_it)
+{
+    struct rp_pool *pool = pool_make(1, &(struct rp_pool_options){.log = quiet});
+
+    for (int i = 0; i < 20; i++) {
+        struct gate gate = {0};
+        struct rp_future *first = future_make(pool, pass_gate, &gate), *next[4];
+        for (int k = 0; k < 4; k++)
+            cr_assert_eq(rp_future_then(first, NULL, k % 2 ? plus_one : exits_on, NULL, &next[k]), 0);
+        gate_open(&gate);
+        for (int k = 0; k < 4; k++) {
+            cr_assert_eq(rp_future_get_until(next[k], NULL, rp_after(PATIENCE)), k % 2 ? 1 : -EFAULT, "%d", k);
+            rp_future_destroy(next[k]);
+        }
+        rp_future_destroy(first);
+    }
+    pool_end(pool);
+}
+
 /* --- memory and forks --------------------------------------------------------------------------------------------- */
 
 static void memory_round(struct bank *bank)
@@ -985,6 +1005,24 @@ Test(future, memory_that_is_short_is_returned_and_nothing_is_lost)
         cr_assert_eq(load_seq(&bank.live), 0, "%u blocks stay, failure at %u", load_seq(&bank.live), at);
         cr_assert_eq(load_seq(&bank.strange), 0);
     }
+}
+
+Test(future, a_continuation_that_is_refused_lets_go_of_what_it_continues)
+{
+    struct bank bank = {0};
+    struct rp_allocator allocator = bank_allocator(&bank);
+    struct gate gate = {0};
+    struct rp_pool *pool = pool_make(1, &(struct rp_pool_options){.nonblocking = true, .allocator = &allocator});
+    struct rp_future *first = future_make(pool, answer, NULL), *next;
+
+    cr_assert_eq(rp_future_get(first, NULL), 42);
+    AWAIT(rp_pool_submit(pool, gate_pass, &gate) == 0);
+    cr_assert_eq(rp_future_then(first, NULL, plus_one, NULL, &next), -EAGAIN);
+    cr_assert_null(next);
+    rp_future_destroy(first);
+    gate_open(&gate);
+    pool_end(pool);
+    cr_assert_eq(load_seq(&bank.live), 0, "%u blocks stay", load_seq(&bank.live));
 }
 
 static int child_body(void *arg)
