@@ -6,6 +6,11 @@
 # Succeeds only if tests ran, all passed, and no sanitizer has left a report. Criterion's own synthesis is the last
 # line when all is well. A run that takes longer than RUN_TIMEOUT seconds is ended: a child that a test left behind can
 # keep Criterion waiting past its own time limit. RP_TEST_BACKEND tells the tests which backend they were given.
+#
+# Criterion's runner itself may abort: "Could not spawn test instance: Protocol error" was seen twice in some thirty runs
+# on a machine where others ran tests and process ids came round within seconds (it hands a child its orders in a file of
+# shared memory that is named by the child's process id alone). That says nothing of any test, as those are processes of
+# their own, and leaves no list of results: then the whole run is made once more.
 set -eu
 
 backend=$1
@@ -35,9 +40,23 @@ epoll)
 esac
 printf '  %-7s %s%s\n' RUN "$what" "${SANITIZE:+ ($SANITIZE)}"
 
-rm -f "$name.tap"
-rc=0
-timeout -k 10 "${RUN_TIMEOUT:-1200}" $prefix "$runner" -j2 --timeout "${TEST_TIMEOUT:-120}" --tap="$name.tap" ${TESTS:+--filter "$TESTS"} </dev/null || rc=$?
+run() {
+    rm -f "$name.tap"
+    rc=0
+    timeout -k 10 "${RUN_TIMEOUT:-1200}" $prefix "$runner" -j2 --timeout "${TEST_TIMEOUT:-120}" --tap="$name.tap" \
+        ${TESTS:+--filter "$TESTS"} </dev/null || rc=$?
+}
+
+reported() {
+    for report in "$name".report.*; do [ -e "$report" ] && return; done
+    return 1
+}
+
+run
+if [ $rc -eq 134 ] && [ ! -s "$name.tap" ] && ! reported; then # 128 + SIGABRT
+    echo "tests: Criterion's runner aborted; once more" >&2
+    run
+fi
 
 ran=$(grep -E '^(not )?ok ' "$name.tap" 2>/dev/null | grep -vc '# SKIP' || :)
 for report in "$name".report.*; do
