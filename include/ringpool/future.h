@@ -5,7 +5,7 @@
  *
  * Waiting helps. A worker that waits for a future of its own pool which has not started runs it in place, on its own
  * stack; while it sleeps for one that runs elsewhere the pool may have one more worker (within max_extra). So tasks may
- * wait for tasks at any capacity. A wait that could never end, because what it waits for is below it on its own
+ * wait for tasks at any capacity (what a submit inside a task does without room: rp_pool_submit). A wait that could never end, because what it waits for is below it on its own
  * stack, or waits for it in turn, over whatever threads, is -EDEADLK.
  *
  * Every future meets exactly one end, and all who look see the same one: what fn returned, with its value; or, with the

@@ -141,7 +141,9 @@ RP_API int rp_pool_create(struct rp_pool **pool, unsigned capacity, const struct
  * blocked submitters are served first in, first out. The first of them is overtaken by at most 1024 later submits plus
  * one for each thread that is inside submit at that moment (a batch: its size); so one with n blocked in front of it by
  * at most n + 1 times as many. Before it blocks, a submitter looks for room for some 20 us.
- * A worker of the pool that would block here is stood in for by one more worker (within max_extra).
+ * A worker of the pool that would block here is stood in for by one more worker (within max_extra). That bounds how deep
+ * tasks without room can submit to their own pool: tasks that split themselves again and again want
+ * RP_OVERLOAD_CALLER_RUNS, at any capacity, or a queue_depth for all the parts that may be outstanding.
  * Memory: what the submitter wrote before is visible to fn.
  * -EAGAIN: the policy or option says not to block, or max_blocking submitters do already; or the pool has no worker
  * and none could be made; -EDEADLK: every worker of the pool blocks in here and none can be added; and the shared

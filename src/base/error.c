@@ -32,8 +32,8 @@ const char *rp_strerror(int rc)
     case -ECANCELED:
         return "it was cancelled before it ended: nothing to do, unless nobody meant to cancel it";
     case -EDEADLK:
-        return "waiting here would never end, because whoever could end the wait is waiting too: raise the capacity, "
-               "or do not block on a pool from inside its own tasks";
+        return "waiting here would never end, because whoever could end the wait is waiting too: submit with "
+               "RP_OVERLOAD_CALLER_RUNS, raise queue_depth, max_extra or the capacity, or do not wait inside a task";
     case -EALREADY:
         return "this was asked for before and is done or under way: wait for the first call to end";
     case -EPERM:
@@ -44,7 +44,8 @@ const char *rp_strerror(int rc)
         return "the running kernel does not have what was asked for: leave the choice to ringpool, or use a newer "
                "kernel";
     case -ENOTSUP:
-        return "this version of ringpool does not have what was asked for: leave the option at its default";
+        return "what was asked for is not to be had, with this version of ringpool or on this kernel: leave the option "
+               "at its default";
     case -EFAULT:
         return "the task panicked and has no result: see the panic handler's report or the log for the reason";
     case -EMFILE:
@@ -57,6 +58,8 @@ const char *rp_strerror(int rc)
         return "it exists already: use that one, or choose another name";
     case -EBADF:
         return "the descriptor is not open or not of the right kind: check who closed it";
+    case -EBADFD:
+        return "the ring was made disabled and is not enabled yet: enable it (io_uring_enable_rings) first";
     case -EBUSY:
         return "it is in use: end that use first, or try again later";
     case -EINTR:

@@ -579,6 +579,40 @@ Test(future, a_tree_of_waits_ends_without_a_queue)
     whole_tree(2, 0, 5);
 }
 
+/* Submits one half, does the other itself, waits; what the pool has no room for it does here as well. */
+static int halve(void *arg, void **value)
+{
+    struct tree *tree = arg, half = {tree->pool, tree->depth - 1, 0}, other = half;
+    const struct rp_task task = {.arg = &half, .overload = RP_OVERLOAD_CALLER_RUNS};
+    struct rp_future *future;
+
+    if (tree->depth == 0)
+        return 1;
+    int rc = rp_pool_submit_future_task(tree->pool, halve, &task, &future);
+    if (rc)
+        return rc;
+    int mine = halve(&other, value);
+    int others = rp_future_get(future, NULL);
+    rp_future_destroy(future);
+    return mine < 0 ? mine : others < 0 ? others : mine + others;
+}
+
+/* Adversary: far more parts are outstanding than the pool has room and stand-ins for. Caller-runs is what they need. */
+Test(future, a_task_that_splits_itself_ends_on_any_pool_if_the_caller_runs)
+{
+    for (unsigned capacity = 1; capacity <= 2; capacity++)
+        for (unsigned queue = 0; queue <= 1; queue++) {
+            struct rp_pool *pool = pool_make(capacity, &(struct rp_pool_options){.queue_depth = queue, .max_extra = 1});
+            struct tree tree = {.pool = pool, .depth = 9};
+            struct rp_future *future;
+
+            cr_assert_eq(rp_pool_submit_future(pool, halve, &tree, &future), 0);
+            cr_assert_eq(rp_future_get(future, NULL), 1 << 9, "capacity %u, queue %u", capacity, queue);
+            rp_future_destroy(future);
+            pool_end(pool);
+        }
+}
+
 struct loop {
     struct rp_pool *pool;
     int rounds;
