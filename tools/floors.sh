@@ -6,7 +6,8 @@
 #    pool may.
 #  - The futex system call is named in one file. The library has no condition variable or semaphore, does not end the
 #    process, prints nothing, reads no environment and no wall clock, and has no constructor. Only panic.c installs
-#    signal handlers (for contain_signals).
+#    signal handlers (for contain_signals). What objects are made of comes from base/alloc alone (handle.c: handles
+#    outlive every object).
 #
 # What stands in comments and strings does not count. Works on the tree in the current folder with sh and awk alone.
 set -eu
@@ -29,6 +30,8 @@ BEGIN {
     for (i = 1; i <= n; i++) outlaw[words[i]] = 1
     n = split("getenv secure_getenv setenv unsetenv putenv time gettimeofday signal sigaction", words, " ")
     for (i = 1; i <= n; i++) hidden[words[i]] = 1
+    n = split("malloc calloc realloc reallocarray strdup strndup asprintf vasprintf aligned_alloc posix_memalign", words, " ")
+    for (i = 1; i <= n; i++) allocator[words[i]] = 1
 }
 
 function complain(text) { print FILENAME ":" FNR ": " text; bad++ }
@@ -114,6 +117,8 @@ FNR == 1 {
         else if (word ~ /^(CLOCK_REALTIME|CLOCK_TAI|constructor|destructor)/ || (word in hidden && line ~ /^[ \t]*\(/ &&
                  !(word == "sigaction" && FILENAME == "src/pool/panic.c")))
             complain(word ": the library has no environment, wall clock, constructor or signal handler")
+        else if (word in allocator && own >= level["pool"] && line ~ /^[ \t]*\(/ && FILENAME != "src/pool/handle.c")
+            complain(word "(): objects take their memory from base/alloc.h, and so from the hook of the user\047s")
     }
 }
 

@@ -68,6 +68,8 @@ seed src/pool/handler.c 'int f(void) { return sigaction(SIGINT, &action, 0); }'
 check 1 "a signal handler" "src/pool/handler.c:1:.*sigaction"
 seed src/pool/panic.c 'int f(void) { return sigaction(SIGSEGV, &action, 0); }'
 check 0 "the handlers of contain_signals" "8 files, no violation"
+seed src/pool/memory.c 'void *f(void) { return malloc(1); }'
+check 1 "memory that no hook gives" "src/pool/memory.c:1:.*malloc"
 seed tools/main.c '#include "base/futex.h"'
 check 1 "a tool that looks inside" "tools/main.c:1:.*public headers"
 seed tests/base/test.c '#include "pool/pool.h"'
