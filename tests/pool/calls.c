@@ -30,6 +30,7 @@ enum { TASKS = 1000, SYSCALL_BYTES = 64 };
 #endif
 
 static _Atomic uint32_t calls_made;
+static _Thread_local volatile uint32_t calls_here; /* by this thread */
 
 #if COUNTED
 long calls_raw(long number, long a, long b, long c, long d, long e, long f);
@@ -47,6 +48,7 @@ static void on_call(int signal, siginfo_t *info, void *context)
 
     (void)signal;
     add_seq(&calls_made, 1);
+    calls_here = calls_here + 1;
     r[REG_RAX] = calls_raw(info->si_syscall, r[REG_RDI], r[REG_RSI], r[REG_RDX], r[REG_R10], r[REG_R8], r[REG_R9]);
 }
 
@@ -224,6 +226,35 @@ Test(calls, completions_make_none_while_the_consumer_is_awake)
     cr_assert_leq(load_seq(&calls_made) - before, PARKED, "%u in all", load_seq(&calls_made) - before);
     cr_assert_eq(rp_cq_destroy(cq), 0);
     pool_end(spinner.pool);
+}
+
+/*
+ * Adversary: eight workers sleep, and every one has something to do. Holds: the submitter of a batch decides once whom to
+ * wake; the others are called by those that wake.
+ */
+Test(calls, a_batch_is_one_wake_up_decision)
+{
+    enum { BATCH = 64, ROUNDS = 50 };
+    struct rp_task tasks[BATCH];
+    static _Atomic uint32_t ran;
+    uint32_t rounds_with_a_call = 0;
+
+    count_calls();
+    struct rp_pool *pool =
+        pool_make(8, &(struct rp_pool_options){
+                         .queue_depth = BATCH, .allocator = &arena_allocator, .no_purge = true, .prealloc = true});
+    for (int i = 0; i < BATCH; i++)
+        tasks[i] = (struct rp_task){.fn = count_task, .arg = (void *)&ran};
+    for (uint32_t round = 1; round <= ROUNDS; round++) {
+        nap(2 * MS); /* most likely they sleep then; if not, there is less to call */
+        uint32_t before = calls_here;
+        cr_assert_eq(rp_pool_submit_batch(pool, tasks, BATCH), BATCH);
+        cr_assert_leq(calls_here - before, 1, "%u calls", calls_here - before);
+        rounds_with_a_call += calls_here != before;
+        AWAIT(load_seq(&ran) == round * BATCH);
+    }
+    cr_log_info("%u of %d batches met sleepers", rounds_with_a_call, ROUNDS);
+    pool_end(pool);
 }
 
 static int open_by_gate(void *arg, void **value)

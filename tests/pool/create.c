@@ -182,6 +182,23 @@ Test(pool_create, prealloc_makes_all_workers_and_lets_them_expire)
     pool_end(pool);
 }
 
+Test(pool_create, prewarm_makes_workers_ahead_up_to_the_capacity)
+{
+    struct rp_pool_options options = {.no_purge = true, .name = "warm"};
+    struct rp_pool *pool = pool_make(6, &options);
+
+    cr_assert_eq(rp_pool_prewarm(pool, 0), 0);
+    cr_assert_eq(rp_pool_prewarm(pool, 4), 4);
+    cr_assert_eq(rp_pool_running(pool), 4);
+    cr_assert_eq(rp_pool_prewarm(pool, 2), 4, "none is ended");
+    cr_assert_eq(rp_pool_prewarm(pool, 100), 6);
+    AWAIT(count_threads_named("warm") == 6); /* they name themselves */
+    cr_assert_eq(pool_look(pool).spawned, 6);
+    cr_assert_eq(rp_pool_release(pool), 0);
+    cr_assert_eq(rp_pool_prewarm(pool, 1), -ESHUTDOWN);
+    pool_end(pool);
+}
+
 Test(pool_create, preallocated_workers_stay_without_purge)
 {
     struct rp_pool_options options = {.prealloc = true, .no_purge = true, .expiry_ns = 1 * MS, .name = "stay"};
