@@ -308,7 +308,8 @@ Test(overload, a_panic_of_a_nested_task_ends_only_the_innermost)
 Test(overload, a_worker_that_finds_its_own_pool_full_runs_the_task_itself)
 {
     static struct panics panics;
-    struct rp_pool *pool = pool_of(1, &(struct rp_pool_options){.on_panic = note_panic, .panic_user = &panics});
+    struct rp_pool *pool =
+        pool_of(1, &(struct rp_pool_options){.on_panic = note_panic, .panic_user = &panics, .no_purge = true});
     static struct nest nest;
 
     nest = (struct nest){.pool = pool, .depth = 30, .panic_at = 30};

@@ -55,7 +55,8 @@ static void panic_task(void *arg)
 Test(pool_panic, the_handler_gets_reason_label_and_frames)
 {
     struct witness w = WITNESS;
-    struct rp_pool_options options = {.on_panic = witness_panic, .panic_user = &w, .log = witness_log, .log_user = &w};
+    struct rp_pool_options options = {
+        .on_panic = witness_panic, .panic_user = &w, .log = witness_log, .log_user = &w, .no_purge = true};
     struct rp_pool *pool = pool_make(1, &options);
     struct rp_task task = {.fn = panic_task, .arg = (void *)(uintptr_t) "those", .label = "culprit"};
     _Atomic uint32_t ran = 0;
