@@ -303,6 +303,7 @@ int flood_sleepers(const struct executor *executor, int argc, char **argv)
     if (rc)
         return workload_failed(&record, "cannot run", rc);
     at_once = mode == SLEEP_TIMER ? outstanding : workers;
-    record_add(&record, "ideal_s", (double)((tasks + at_once - 1) / at_once * ms) / 1e3);
+    const uint64_t waves = (tasks + at_once - 1) / at_once;
+    record_add(&record, "ideal_s", (double)(waves * ms) / 1e3);
     return record_print(&record, json);
 }
