@@ -30,8 +30,9 @@
  * somebody inside may yet go on, as one that waits there for a future that runs elsewhere, and else hears -EDEADLK: that
  * is looked for before each sleep inside a task, over all pools (knot.c). The room becomes stuck when a worker joins,
  * which then looks itself; when the target shrinks, which calls all that stand in tasks, of this pool or of another
- * (room_target_changed); or when a task ends and leaves more in flight than the limit: the head that is called for that
- * looks, and calls them.
+ * (room_target_changed); when a head takes the last room away, which calls them as it leaves, for they may have joined
+ * while it was there; or when a task ends and leaves more in flight than the limit, or a newcomer was faster: the head
+ * that is called for that looks, and calls them.
  */
 #include "base/futex.h"
 #include "pool/context.h"
@@ -205,6 +206,7 @@ static void waiter_leave(struct pool *pool, struct waiter *me)
     sub_seq(&room->attention, 1);
     if (head)
         head_changed_locked(pool);
+    bool others_stuck = stuck_locked(pool);
     rp_lock_release(&room->lock);
     for (; me->granted; me->granted--)
         extra_return(pool);
@@ -213,7 +215,9 @@ static void waiter_leave(struct pool *pool, struct waiter *me)
     store_seq(&room->pending, 0);
     if (room_blocked(pool) && (runq_has_room(&pool->runq) || runq_closed(&pool->runq)))
         room_signal(pool);
-    pool_progress(pool); /* the gate may be open */
+    else if (others_stuck)
+        call_all(pool, true, NULL); /* one that joined while there was room has not found that */
+    pool_progress(pool);            /* the gate may be open */
 }
 
 /*

@@ -186,6 +186,45 @@ static void blocked_inside_tune(void)
     close_pool();
 }
 
+static struct gate all_in, doors;
+
+/* Three workers where one may be: each has said that it blocks, which is over when all are in. */
+static void submit_from_the_crowd(struct job *job)
+{
+    rp_blocking_begin();
+    if (ledger.running == 3)
+        gate_open(&all_in);
+    gate_wait(&all_in);
+    rp_blocking_end();
+    gate_wait(&doors);
+    job_submit(job + 3);
+}
+
+/*
+ * All three submit, and two are stood in for: the second stand-in is what makes room, for an outsider who stands before
+ * them. Whoever found no room and joins while it is there must not sleep on when the outsider has taken it.
+ */
+static void blocked_inside_crowd(void)
+{
+    all_in = doors = (struct gate){0};
+    open_pool(1, &(struct rp_pool_options){.queue_depth = 1, .max_extra = 2});
+    for (int i = 0; i < 7; i++)
+        job_new()->inside = i < 3 ? submit_from_the_crowd : NULL;
+    for (int i = 0; i < 3; i++)
+        job_submit(&ledger.job[i]);
+    settle(false);
+    actor("outsider", submit_job, &ledger.job[6]);
+    settle(false);
+    gate_open(&doors);
+    actors_join();
+    settle(false);
+    for (int i = 0; i < 7; i++)
+        must(ledger.job[i].rc == 0 || (i >= 3 && i < 6 && ledger.job[i].rc == -EDEADLK), "job %d: %d", i,
+             ledger.job[i].rc);
+    all_done();
+    close_pool();
+}
+
 static void block_in(struct job *job)
 {
     (void)job;
@@ -266,6 +305,7 @@ const struct scenario scenarios_room[] = {
     {"max-blocking", "so many may block, the next is told", max_blocking},
     {"blocked-inside", "workers that block in submit are stood in for or told", blocked_inside},
     {"blocked-inside-tune", "the same while the pool shrinks", blocked_inside_tune},
+    {"blocked-inside-crowd", "the same while outsiders block before them", blocked_inside_crowd},
     {"blocking-hint", "a task that says that it blocks is stood in for", blocking_hint},
     {"blocked-batch", "batches that block beside single submitters", blocked_batch},
     {"policies", "discard, caller-runs and fail beside a blocked submitter", policies},
