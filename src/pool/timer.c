@@ -177,24 +177,32 @@ static void call_entry(void *arg)
     call(arg);
 }
 
+/* A run in a pool, and what ran on the thread before: the call's own record has gone with its stack when it is needed. */
+struct task_run {
+    struct rp_timer *timer;
+    struct run *before;
+};
+
 /* The user's function has ended its thread. */
 static void run_exits(void *arg)
 {
-    runs = runs ? runs->outer : NULL;
-    run_ended(arg);
+    const struct task_run *run = arg;
+
+    runs = run->before;
+    run_ended(run->timer);
 }
 
 static void run_task(void *arg)
 {
     struct rp_timer *timer = arg; /* the first member of pooled */
     struct frame *outer = frame_current();
-    struct run *before = runs;
+    struct task_run run = {timer, runs};
     struct entry entry = {.fn = call_entry, .arg = timer, .label = timer->pooled->label};
 
-    pthread_cleanup_push(run_exits, timer);
+    pthread_cleanup_push(run_exits, &run);
     do {
         frame_run(outer->pool, outer->worker, &entry, FRAME_PART);
-        runs = before; /* a panic has jumped over the call's own */
+        runs = run.before; /* a panic has jumped over the call's own */
     } while (run_again_or_end(timer));
     pthread_cleanup_pop(0);
 }
