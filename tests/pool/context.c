@@ -65,6 +65,47 @@ Test(context, a_cancel_reaches_all_below_and_nobody_beside)
     rp_ctx_destroy(late);
 }
 
+Test(context, a_positive_cause_counts_as_its_negative)
+{
+    struct rp_ctx *ctx = ctx_make(NULL, 0), *late = ctx_make(NULL, 0);
+
+    rp_ctx_cancel(ctx, EPROTO);
+    cr_assert_eq(rp_ctx_err(ctx), -ECANCELED);
+    cr_assert_eq(rp_ctx_cause(ctx), -EPROTO);
+    rp_ctx_cancel(late, ETIMEDOUT);
+    cr_assert_eq(rp_ctx_err(late), -ETIMEDOUT);
+    rp_ctx_destroy(ctx);
+    rp_ctx_destroy(late);
+}
+
+Test(context, none_has_no_deadline_no_cause_and_no_value)
+{
+    struct rp_ctx *ctx = ctx_make(NULL, 0);
+
+    cr_assert_eq(rp_ctx_deadline(NULL), 0);
+    cr_assert_eq(rp_ctx_cause(NULL), 0);
+    cr_assert_null(rp_ctx_value(NULL, &ctx));
+    cr_assert_null(rp_ctx_value(ctx, NULL), "NULL is no key, not that of a context without one");
+    cr_assert_null(rp_ctx_hold(NULL));
+    rp_ctx_destroy(ctx);
+}
+
+Test(context, a_sleep_ends_at_its_deadline_or_with_the_context)
+{
+    struct rp_ctx *ctx = ctx_make(NULL, 0), *brief = ctx_make(NULL, rp_after(MS));
+    int64_t deadline = rp_after(2 * MS);
+
+    cr_assert_eq(rp_ctx_sleep(ctx, -1), -EINVAL);
+    cr_assert_eq(rp_ctx_sleep(ctx, deadline), 0);
+    cr_assert_geq(rp_now(), deadline);
+    cr_assert_eq(rp_ctx_sleep(ctx, 1), 0, "that has passed");
+    cr_assert_eq(rp_ctx_sleep(brief, 0), -ETIMEDOUT);
+    rp_ctx_cancel(ctx, -EPROTO);
+    cr_assert_eq(rp_ctx_sleep(ctx, 0), -ECANCELED);
+    rp_ctx_destroy(ctx);
+    rp_ctx_destroy(brief);
+}
+
 Test(context, a_chain_of_100000_ends_and_is_freed_in_constant_stack)
 {
     struct rp_ctx *root = ctx_make(NULL, 0), *at = rp_ctx_hold(root);
@@ -333,6 +374,46 @@ Test(context, values_travel_to_groups_continuations_and_retries)
     cr_assert_eq(works.attempt, &works);
     rp_future_destroy(future);
     rp_ctx_destroy(ctx);
+    pool_end(pool);
+}
+
+struct plain {
+    struct rp_pool *pool;
+    struct rp_ctx *ctx, *seen;
+    void *value;
+    int rc;
+    _Atomic uint32_t done;
+};
+
+static void plain_run(void *arg)
+{
+    struct plain *plain = arg;
+    struct rp_future *future = NULL;
+
+    plain->seen = rp_ctx_current();
+    plain->rc = rp_pool_submit_future(plain->pool, attempt_looks, &(_Atomic uint32_t){1}, &future);
+    if (!plain->rc)
+        plain->rc = rp_future_get(future, &plain->value);
+    rp_future_destroy(future);
+    store_seq(&plain->done, 1);
+}
+
+Test(context, that_of_a_plain_task_is_current_in_it_and_goes_on_to_what_it_submits)
+{
+    struct rp_pool *pool = pool_make(2, &(struct rp_pool_options){.queue_depth = 8});
+    struct plain plain = {.pool = pool}, without = {.pool = pool, .seen = (struct rp_ctx *)&plain};
+
+    cr_assert_eq(rp_ctx_create_with(&plain.ctx, NULL, &(struct rp_ctx_options){.key = &key, .value = &plain}), 0);
+    cr_assert_eq(rp_pool_submit_task(pool, &(struct rp_task){.fn = plain_run, .arg = &plain, .ctx = plain.ctx}), 0);
+    cr_assert_eq(rp_pool_submit_task(pool, &(struct rp_task){.fn = plain_run, .arg = &without}), 0);
+    AWAIT(load_seq(&plain.done) && load_seq(&without.done));
+    cr_assert_eq(plain.rc, 0);
+    cr_assert_eq(plain.seen, plain.ctx);
+    cr_assert_eq(plain.value, &plain);
+    cr_assert_eq(without.rc, 0);
+    cr_assert_null(without.seen);
+    cr_assert_null(without.value);
+    rp_ctx_destroy(plain.ctx);
     pool_end(pool);
 }
 

@@ -42,6 +42,13 @@ Test(retry, bad_arguments_are_refused)
     cr_assert_eq(rp_pool_submit_retry(pool, flaky_run, &task, &(struct rp_retry){.backoff = 3}, &future), -EINVAL);
     cr_assert_eq(rp_pool_submit_retry(pool, flaky_run, &task, &(struct rp_retry){.jitter = 101}, &future), -EINVAL);
     cr_assert_eq(rp_pool_submit_retry(pool, flaky_run, &task, &(struct rp_retry){.delay = -1}, &future), -EINVAL);
+    cr_assert_eq(rp_pool_submit_retry(pool, flaky_run, NULL, &(struct rp_retry){0}, &future), -EINVAL);
+    cr_assert_eq(
+        rp_pool_submit_retry(pool, flaky_run, &(struct rp_task){.fn = count_task}, &(struct rp_retry){0}, &future),
+        -EINVAL);
+    cr_assert_eq(rp_pool_submit_retry(pool, flaky_run, &task, &(struct rp_retry){.max_delay = -1}, &future), -EINVAL);
+    cr_assert_eq(rp_pool_submit_retry(pool, flaky_run, &task, &(struct rp_retry){.deadline = -1}, &future), -EINVAL);
+    cr_assert_eq(rp_pool_submit_retry(pool, flaky_run, &task, &(struct rp_retry){.reserved = {1}}, &future), -EINVAL);
     cr_assert_null(future);
     pool_end(pool);
 }
@@ -139,6 +146,84 @@ Test(retry, the_wait_holds_no_worker_and_a_cancel_ends_it)
         rp_future_destroy(futures[i]);
     }
     rp_ctx_destroy(ctx);
+    pool_end(pool);
+}
+
+struct crowd {
+    struct rp_pool *pool;
+    struct gate gate;
+    _Atomic uint32_t calls;
+    int rc;
+};
+
+/* The first attempt leaves a pool that is full without it: three tasks where two and then three may be in flight. */
+static int crowd_run(void *arg, void **value)
+{
+    struct crowd *crowd = arg;
+
+    (void)value;
+    if (add_seq(&crowd->calls, 1))
+        return 0;
+    for (int i = 0; i < 3 && !crowd->rc; i++)
+        crowd->rc = rp_pool_submit(crowd->pool, gate_pass, &crowd->gate);
+    int rc = rp_pool_tune(crowd->pool, 1);
+    if (rc < 0)
+        crowd->rc = rc;
+    return -EPROTO;
+}
+
+Test(retry, an_attempt_that_finds_no_room_comes_later)
+{
+    struct rp_pool *pool = pool_make(2, &(struct rp_pool_options){.queue_depth = 2});
+    struct crowd crowd = {.pool = pool};
+    struct rp_future *future;
+
+    cr_assert_eq(rp_pool_submit_retry(pool, crowd_run, &(struct rp_task){.arg = &crowd},
+                                      &(struct rp_retry){.delay = MS / 10}, &future),
+                 0);
+    AWAIT(load_seq(&crowd.gate.inside) == 1 && pool_look(pool).busy == 1);
+    nap(20 * MS); /* for attempts, in vain */
+    cr_assert_eq(crowd.rc, 0);
+    cr_assert_eq(load_seq(&crowd.calls), 1);
+    cr_assert_eq(rp_future_get_until(future, NULL, 1), -ETIMEDOUT, "it waits");
+    gate_open(&crowd.gate);
+    cr_assert_eq(rp_future_get(future, NULL), 0);
+    cr_assert_eq(load_seq(&crowd.calls), 2);
+    rp_future_destroy(future);
+    pool_end(pool);
+}
+
+Test(retry, without_a_future_it_goes_on_by_itself)
+{
+    struct rp_pool *pool = pool_make(1, NULL);
+    struct flaky flaky = {.good = 3};
+
+    cr_assert_eq(rp_pool_submit_retry(pool, flaky_run, &(struct rp_task){.arg = &flaky},
+                                      &(struct rp_retry){.delay = MS / 10}, NULL),
+                 0);
+    AWAIT(load_seq(&flaky.calls) == 3);
+    pool_end(pool);
+    cr_assert_eq(load_seq(&flaky.calls), 3);
+}
+
+/* 2^(n-1) of the longest delay there is, and of the shortest after more doublings than an integer has bits. */
+Test(retry, a_wait_beyond_all_integers_is_the_longest)
+{
+    struct rp_pool *pool = pool_make(1, NULL);
+    struct flaky flaky = {0}, far = {0};
+    struct rp_future *future = retry_make(
+        pool, &flaky, &(struct rp_retry){.attempts = 80, .delay = 1, .max_delay = 1, .jitter = RP_JITTER_NONE});
+    struct rp_future *stays =
+        retry_make(pool, &far, &(struct rp_retry){.attempts = 80, .delay = INT64_MAX, .max_delay = INT64_MAX});
+
+    cr_assert_eq(rp_future_get(future, NULL), -EPROTO);
+    cr_assert_eq(load_seq(&flaky.calls), 80);
+    cr_assert_eq(rp_future_get_until(stays, NULL, rp_after(MS)), -ETIMEDOUT);
+    cr_assert_eq(rp_future_cancel(stays), 0);
+    cr_assert_eq(rp_future_get(stays, NULL), -ECANCELED);
+    cr_assert_leq(load_seq(&far.calls), 1);
+    rp_future_destroy(future);
+    rp_future_destroy(stays);
     pool_end(pool);
 }
 
