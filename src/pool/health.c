@@ -221,7 +221,7 @@ static int thread_make(struct multi *multi)
         rc = pthread_create(&multi->health.thread, &attr, health_main, multi);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attr);
-    return -rc;
+    return rc ? -EAGAIN : 0; /* whatever the system said: a filter's EPERM as well */
 }
 
 int health_begin(struct multi *multi)
