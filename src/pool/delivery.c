@@ -344,8 +344,8 @@ static int fd_open(struct rp_cq *cq)
     if (cq->fd >= 0)
         return 0;
     int fd = bell_open();
-    if (fd < 0)
-        return fd;
+    if (fd < 0) /* what the system says beside a lack of descriptors is one of means */
+        return fd == -EMFILE || fd == -ENFILE ? fd : -ENOMEM;
     cq->fd = fd;
     return 0;
 }
