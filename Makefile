@@ -87,7 +87,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 # --- set-up -----------------------------------------------------------------------------------------------------------
 
 GOALS := $(or $(MAKECMDGOALS),all)
-TEST_GOALS := test check check-io_uring check-epoll check-headers check-exports check-install check-sanitized stress check-fault fault
+TEST_GOALS := test check check-io_uring check-epoll check-headers check-exports check-install check-sanitized stress soak check-fault fault
 BUILD_GOALS := all bench bench-check demo install deps lint model model-long mutants $(TEST_GOALS) $(BUILD)/%
 
 NEEDS := $(if $(filter $(BUILD_GOALS),$(GOALS)),build) \
@@ -228,11 +228,18 @@ check-sanitized: $(CANARY) $(RUNNER) $(COMMAND) $(DENY)
 	$(Q)$(RUN) io_uring $(RUNNER)
 	$(Q)$(RUN) epoll $(RUNNER)
 
-.PHONY: stress demo
+.PHONY: stress soak demo
 MINUTES ?= 2
 SEEDS ?= 4
 stress: $(STRESS) ## the randomised ledger over SEEDS seeds, on both backends, for MINUTES
 	$(Q)BUILD='$(BUILD)' tests/stress/run.sh $(MINUTES) $(SEEDS) $(SEED)
+
+# stress-ng, where it can be had without asking: those that want it say what they skip.
+NEIGHBOURS = tools/setup.sh neighbours 2>/dev/null || :
+HOURS ?= 1
+soak: $(STRESS) ## all loads in one process for HOURS (0.05, say), in changing weather; SEED=N
+	$(Q)$(NEIGHBOURS)
+	$(Q)BUILD='$(BUILD)' tests/stress/soak.sh $(HOURS) $(SEED)
 
 .PHONY: check-fault fault
 check-fault: $(FAULT) $(DENY) ## about a minute of failing system calls and hostile surroundings; SEED=N

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes sure that what a goal of make needs is on this machine.
 #
-#   tools/setup.sh GROUP...     groups: build test sanitize mutants lint fmt
+#   tools/setup.sh GROUP...     groups: build test sanitize mutants neighbours lint fmt
 #
 # Says nothing and calls no package manager when all is there, which costs some milliseconds. Else, on Debian and its
 # kin as root, it installs what is missing; anywhere else it names the packages and fails before anything was built.
@@ -58,6 +58,9 @@ for group; do
         ;;
     mutants)
         need patch program patch
+        ;;
+    neighbours)
+        need stress-ng program stress-ng
         ;;
     lint)
         need clang program clang

@@ -15,12 +15,12 @@ subject=$(cd "$BUILD" && pwd)/tests/fault_subject
 scratch=$(mktemp -d)
 chmod 755 "$scratch"
 held=0 failed=0 skipped=0
-groups=
 neighbour=
+. tests/support/cgroup.sh
 
 tidy() {
     [ -z "$neighbour" ] || kill "$neighbour" 2>/dev/null
-    for group in $groups; do rmdir "$group" 2>/dev/null; done
+    groups_remove
     rm -rf "$scratch"
 }
 trap tidy EXIT
@@ -89,18 +89,6 @@ fi
 
 # --- control groups ---------------------------------------------------------------------------------------------------
 
-# Makes a group under a controller (version 1) or under the one tree (version 2): sets $group.
-group_make() { # controller, file that must be there
-    for parent in /sys/fs/cgroup/"$1" /sys/fs/cgroup; do
-        group=$parent/ringpool-fault-$$-$1
-        mkdir "$group" 2>/dev/null || [ -d "$group" ] || continue # made already, when another file was asked for
-        groups="$groups $group"
-        [ -e "$group/$2" ] && [ -e "$group/cgroup.procs" ] && return 0
-    done
-    return 1
-}
-inside='echo $$ >"$1/cgroup.procs" || exit 70; shift; exec "$@"'
-
 if group_make pids pids.max; then
     for n in 4 5 6 7 8 10 12 14; do
         echo $n >"$group/pids.max"
@@ -110,16 +98,9 @@ else
     skip "cgroup pids" "no writable group"
 fi
 
-if group_make cpu cpu.cfs_quota_us; then
-    echo 100000 >"$group/cpu.cfs_period_us" && echo 10000 >"$group/cpu.cfs_quota_us"
-elif group_make cpu cpu.max; then
-    echo '10000 100000' >"$group/cpu.max"
-else
-    group=
-fi
-if [ -n "$group" ]; then
-    check "a CPU quota of 10 %" sh -c "$inside" sh "$group" "$subject" --flawless
-    check "a CPU quota of 10 %, capacity of the default" sh -c "$inside" sh "$group" "$subject" --flawless --capacity 0
+if quota_make && quota_set 10; then
+    check "a CPU quota of 10 %" sh -c "$inside" sh "$quota_group" "$subject" --flawless
+    check "a CPU quota of 10 %, capacity of the default" sh -c "$inside" sh "$quota_group" "$subject" --flawless --capacity 0
 else
     skip "a CPU quota of 10 %" "no writable group"
 fi

@@ -1,10 +1,6 @@
 /*
- * The stress test of the multi pool: pools come, go, grow, shrink, close and open while submitters run under a strategy
+ * The load `multi`: pools come, go, grow, shrink, close and open while submitters run under a strategy
  * that changes, and a ledger of every task.
- *
- *     stress multi [--seed S] [--seconds T] [--backend auto|epoll|io_uring] [--round R] [--stall SECONDS]
- *
- * It prints its seed first and takes it back; a round depends on seed and number alone (and on the scheduler).
  *
  * A round: a multi pool of one to six pools with random options (capacity, queue, expiry, overload and release policy,
  * bound on blocked submitters, weights, health check with a short limit, an allocator that counts and may fail), one to
@@ -13,35 +9,22 @@
  * and add up. It ends by release_until and destroy, by destroy alone, with submitters at work, or by a task of its own.
  *
  * What must hold: an accepted task meets exactly one fate and a rejected one none; every return code is one that the
- * header allows; a snapshot adds up at any moment and agrees with the ledger at rest; memory, threads and descriptors
- * are as before. If nothing moves for a while that is a hang: SIGABRT, for a core file.
+ * header allows; a snapshot adds up at any moment and agrees with the ledger at rest;
+ * memory is as before.
  */
-#include "multi.h"
+#include "stress.h"
 
-#include <dirent.h>
 #include <errno.h>
-#include <inttypes.h>
 #include <pthread.h>
 #include <ringpool.h>
-#include <stdarg.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
 
 #define SUBMITTERS 8
 #define CHAOS 3
 #define RECORDS 20000
 #define BATCH 16
-#define SETTLE_NS INT64_C(20000000000)
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define STACK (2048 * 1024)
-#else
-#define STACK (128 * 1024)
-#endif
 
 enum { NONE, ACCEPTED, REJECTED };
 
@@ -67,43 +50,9 @@ static struct trial {
     struct record records[RECORDS];
 } trial;
 
-static uint64_t seed;
-static _Atomic uint64_t round_number, progress, n_accepted, n_ran, n_dropped, n_added, n_removed, n_health;
-static _Atomic bool finished;
-static int64_t stall_ns = INT64_C(20000000000);
-static int backend = RP_BACKEND_AUTO;
+static _Atomic uint64_t n_accepted, n_ran, n_dropped, n_added, n_removed, n_health;
 
-/* --- randomness ---------------------------------------------------------------------------------------------------- */
-
-static _Thread_local uint64_t rng_state;
-static _Atomic uint64_t rng_sown;
-
-static uint64_t mix64(uint64_t x)
-{
-    x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9); /* the finaliser of splitmix64, S. Vigna */
-    x = (x ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return x ^ (x >> 31);
-}
-
-static void sow(uint64_t place)
-{
-    rng_state = mix64(seed ^ mix64(round_number + (place << 32) + 1)) | 1;
-}
-
-static uint32_t rnd(uint32_t below)
-{
-    if (!rng_state)
-        sow(1000 + rng_sown++);
-    rng_state += UINT64_C(0x9e3779b97f4a7c15);
-    return (uint32_t)((mix64(rng_state) >> 32) * below >> 32);
-}
-
-static bool one_in(uint32_t n)
-{
-    return rnd(n) == 0;
-}
-
-/* --- failing ------------------------------------------------------------------------------------------------------ */
+/* --- for a report ------------------------------------------------------------------------------------------------------ */
 
 static void dump(void)
 {
@@ -122,65 +71,6 @@ static void dump(void)
         fprintf(stderr, "    pool %u: capacity %u, running %u, busy %u, waiting %u, closed %d, out %d, spare %u\n",
                 info[i].index, info[i].capacity, info[i].running, info[i].busy, info[i].waiting, info[i].closed,
                 info[i].out, info[i].spare);
-}
-
-static void head(void)
-{
-    fprintf(stderr, "\nstress multi: FAILED in round %" PRIu64 ": ", (uint64_t)round_number);
-}
-
-static void replay_hint(void)
-{
-    static const char *const backends[] = {"auto", "io_uring", "epoll"};
-
-    fprintf(stderr, "stress: again with multi --seed %" PRIu64 " --round %" PRIu64 " --backend %s\n", seed,
-            (uint64_t)round_number, backends[backend]);
-}
-
-static _Noreturn __attribute__((format(printf, 1, 2))) void fail(const char *format, ...)
-{
-    static atomic_flag failed = ATOMIC_FLAG_INIT;
-    va_list arguments;
-
-    while (atomic_flag_test_and_set(&failed))
-        pause();
-    head();
-    va_start(arguments, format);
-    vfprintf(stderr, format, arguments);
-    va_end(arguments);
-    fprintf(stderr, "\n");
-    dump();
-    replay_hint();
-    if (getenv("STRESS_ABORT"))
-        abort();
-    _exit(1);
-}
-
-/* Each nap counts as its own length, however long the machine made it. */
-static void *watchdog(void *unused)
-{
-    const int64_t nap = 100000000;
-    int64_t still = 0;
-    uint64_t last = 0;
-
-    (void)unused;
-    while (!finished) {
-        nanosleep(&(struct timespec){.tv_nsec = nap}, NULL);
-        uint64_t now = progress;
-        still = now == last ? still + nap : 0;
-        last = now;
-        if (still < stall_ns)
-            continue;
-        head();
-        fprintf(stderr, "nothing has moved for %" PRId64 " s\n", stall_ns / 1000000000);
-        dump();
-        replay_hint();
-        if (getenv("STRESS_HOLD"))
-            for (fprintf(stderr, "stress: held as process %d\n", (int)getpid());;)
-                pause();
-        abort();
-    }
-    return NULL;
 }
 
 /* `allowed` ends with 0. */
@@ -257,11 +147,11 @@ static void task_body(struct record *r)
         pthread_exit(NULL);
     case 2:
     case 3:
-        nanosleep(&(struct timespec){.tv_nsec = 100000 + r->choice % 1000 * 1000}, NULL);
+        nap(100000 + r->choice % 1000 * 1000);
         break;
     case 4:
         if (rp_blocking_begin() == 0 || true) {
-            nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
+            nap(200000);
             rp_blocking_end();
         }
         break;
@@ -283,7 +173,7 @@ static void task_body(struct record *r)
         break;
     case 10:
         if (r->choice % 16 == 0) /* hangs, as the health check sees it */
-            nanosleep(&(struct timespec){.tv_nsec = 8000000}, NULL);
+            nap(8000000);
         break;
     default:
         for (volatile unsigned i = 0; i < r->choice % 500; i++)
@@ -393,7 +283,7 @@ static void *submitter(void *place)
     while (!trial.stop && trial.used < RECORDS) {
         submit_some(0);
         if (one_in(200))
-            nanosleep(&(struct timespec){.tv_nsec = rnd(1000000)}, NULL);
+            nap(rnd(1000000));
     }
     return NULL;
 }
@@ -460,7 +350,7 @@ static void chaos_once(void)
             EXPECT(one_in(2) ? rp_multi_release(trial.multi)
                              : rp_multi_release_until(trial.multi, rp_after(rnd(3000000)), NULL),
                    -ETIMEDOUT);
-            nanosleep(&(struct timespec){.tv_nsec = rnd(500000)}, NULL);
+            nap(rnd(500000));
             if (!trial.over)
                 EXPECT(rp_multi_reboot(trial.multi), -ESHUTDOWN);
         }
@@ -478,7 +368,7 @@ static void *chaos(void *place)
     sow((uintptr_t)place);
     while (!trial.stop) {
         chaos_once();
-        nanosleep(&(struct timespec){.tv_nsec = rnd(400000)}, NULL);
+        nap(rnd(400000));
     }
     return NULL;
 }
@@ -563,32 +453,8 @@ static void end_inside(void)
             return;
         if (rc != -EAGAIN && rc != -ENOMEM)
             fail("the task that destroys: %d (%s)", rc, rp_strerror(rc));
-        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        nap(1000000);
     }
-}
-
-/* Waits until `condition` holds, for at most SETTLE_NS of naps. */
-#define SETTLES(condition)                                                                                             \
-    ({                                                                                                                 \
-        int64_t naps = 0;                                                                                              \
-        while (!(condition) && naps < SETTLE_NS) {                                                                     \
-            nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);                                                    \
-            naps += 200000;                                                                                            \
-        }                                                                                                              \
-        (condition);                                                                                                   \
-    })
-
-static unsigned entries(const char *path)
-{
-    DIR *dir = opendir(path);
-    unsigned n = 0;
-
-    if (!dir)
-        return 0;
-    while (readdir(dir))
-        n++;
-    closedir(dir);
-    return n;
 }
 
 /* Fates against verdicts, and against the multi pool's own books, if they were taken at rest. */
@@ -660,7 +526,7 @@ static void trial_end(enum ending ending, struct rp_pool_snapshot *at_rest, bool
     }
 }
 
-static void round_run(unsigned threads_before, unsigned files_before)
+static void round_run(void)
 {
     pthread_t submitters[SUBMITTERS], chaos_threads[CHAOS];
     unsigned n;
@@ -669,8 +535,6 @@ static void round_run(unsigned threads_before, unsigned files_before)
     bool rested = false;
 
     memset(&trial, 0, sizeof(trial));
-    sow(0);
-    rng_sown = 0;
     int rc = trial_create();
     if (rc)
         fail("create returned %d (%s)", rc, rp_strerror(rc));
@@ -682,7 +546,7 @@ static void round_run(unsigned threads_before, unsigned files_before)
     for (unsigned i = 0; i < CHAOS; i++)
         if (pthread_create(&chaos_threads[i], NULL, chaos, (void *)(uintptr_t)(100 + i)))
             fail("the test itself has no thread");
-    nanosleep(&(struct timespec){.tv_nsec = 1000000 + rnd(200000000)}, NULL);
+    nap(1000000 + rnd(200000000));
     if (ending == END_RACING) {
         trial.over = true;
         destroy();
@@ -704,10 +568,6 @@ static void round_run(unsigned threads_before, unsigned files_before)
     }
     if (!SETTLES(trial.allocated == 0))
         fail("destroyed, and %" PRId64 " pieces of memory are held", (int64_t)trial.allocated);
-    if (!SETTLES(entries("/proc/self/task") <= threads_before))
-        fail("%u threads before the round, %u after", threads_before, entries("/proc/self/task"));
-    if (!SETTLES(entries("/proc/self/fd") <= files_before))
-        fail("%u descriptors before the round, %u after", files_before, entries("/proc/self/fd"));
     trial.multi = NULL;
     ledger_check(rested ? &at_rest : NULL);
 }
@@ -725,57 +585,12 @@ static void warm_up(void)
     rp_multi_destroy(multi);
 }
 
-static int usage(void)
+static void report(void)
 {
-    fprintf(stderr, "usage: stress multi [--seed S] [--seconds T] [--backend auto|epoll|io_uring] [--round R]\n"
-                    "                    [--stall SECONDS]\n");
-    return 2;
-}
-
-int stress_multi(int argc, char **argv)
-{
-    double seconds = 10;
-    uint64_t rounds = 0, first = 0;
-    pthread_t dog;
-
-    seed = (uint64_t)rp_now() ^ (uint64_t)getpid() << 40;
-    for (int i = 1; i < argc; i += 2) {
-        const char *name = argv[i], *value = i + 1 < argc ? argv[i + 1] : NULL;
-        if (!value)
-            return usage();
-        if (!strcmp(name, "--seed"))
-            seed = strtoull(value, NULL, 0);
-        else if (!strcmp(name, "--seconds"))
-            seconds = strtod(value, NULL);
-        else if (!strcmp(name, "--round"))
-            first = strtoull(value, NULL, 0);
-        else if (!strcmp(name, "--stall"))
-            stall_ns = strtoll(value, NULL, 0) * 1000000000;
-        else if (!strcmp(name, "--backend") && !strcmp(value, "auto"))
-            backend = RP_BACKEND_AUTO;
-        else if (!strcmp(name, "--backend") && !strcmp(value, "epoll"))
-            backend = RP_BACKEND_EPOLL;
-        else if (!strcmp(name, "--backend") && !strcmp(value, "io_uring"))
-            backend = RP_BACKEND_IO_URING;
-        else
-            return usage();
-    }
-    printf("stress multi: seed %" PRIu64 "\n", seed);
-    fflush(stdout);
-    warm_up();
-    if (pthread_create(&dog, NULL, watchdog, NULL))
-        return 1;
-    nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL); /* threads that end do so, or the first round hides one */
-    unsigned threads = entries("/proc/self/task"), files = entries("/proc/self/fd");
-    for (int64_t until = rp_now() + (int64_t)(seconds * 1e9); rp_now() < until; rounds++) {
-        round_number = first + rounds;
-        round_run(threads, files);
-    }
-    finished = true;
-    pthread_join(dog, NULL);
-    printf("stress multi: ok, rounds %" PRIu64 ", accepted %" PRIu64 ", ran %" PRIu64 ", dropped %" PRIu64
-           ", pools added %" PRIu64 ", removed %" PRIu64 ", health steps %" PRIu64 "\n",
-           rounds, (uint64_t)n_accepted, (uint64_t)n_ran, (uint64_t)n_dropped, (uint64_t)n_added, (uint64_t)n_removed,
+    printf(", accepted %" PRIu64 ", ran %" PRIu64 ", dropped %" PRIu64 ", pools added %" PRIu64 ", removed %" PRIu64
+           ", health steps %" PRIu64,
+           (uint64_t)n_accepted, (uint64_t)n_ran, (uint64_t)n_dropped, (uint64_t)n_added, (uint64_t)n_removed,
            (uint64_t)n_health);
-    return 0;
 }
+
+const struct load load_multi = {"multi", warm_up, round_run, dump, report};

@@ -1,11 +1,8 @@
 /*
- * The stress test: pools with random options under random load and random interference, and a ledger of every task.
+ * The load `pools`: pools with random options under random load and random interference, and a ledger of every task.
  *
- *     stress [--seed S] [--seconds T] [--backend auto|epoll|io_uring] [--only MIX] [--stall SECONDS] [--round R]
- *
- * It prints its seed first and takes it back. A round depends on seed and round number alone (and on the scheduler), so
- * --seed S --round R begins with the round that failed. MIX is one of: calm (no release before the end), chaos, memory
- * (an allocator that fails at random), expiry (workers expire within a millisecond), shrink (tune all the time).
+ * --only takes a mix: calm (no release before the end), chaos, memory (an allocator that fails at random), expiry
+ * (workers expire within a millisecond), shrink (tune all the time).
  *
  * What a round is. One to three pools at once with random options: capacity 1 to 16, now and then 64 or unlimited;
  * queue depth, expiry, every overload and release policy, nonblocking or a bound on blocked submitters, minimum and
@@ -19,36 +16,19 @@
  *
  * What must hold. An accepted task meets exactly one fate, with a reason that the pool's options allow; a rejected one
  * meets none; every return code is one that the headers allow for these options; a snapshot adds up at any moment and
- * agrees with the ledger at rest; the allocator is balanced after the end, deferred ends included; and after the round
- * the process has the threads and descriptors that it had before. If nothing moves for a while (of time in which this
- * process did run: the watchdog's own sleeps tell), that is a hang: every pool's state is printed and SIGABRT raised,
- * so that a core file or a debugger shows the threads.
+ * agrees with the ledger at rest; the allocator is balanced after the end, deferred ends included.
  *
  * What it does not show: order (priorities, first in first out), bounds on overtaking, speed, fork.
  */
-#include <dirent.h>
+#include "stress.h"
+
 #include <errno.h>
-#include <inttypes.h>
 #include <pthread.h>
 #include <ringpool.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
-
-#include "multi.h"
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define FAULTS false        /* the sanitizers keep SIGSEGV to themselves */
-#define STACK (2048 * 1024) /* and put a megabyte of their own at the end of each stack */
-#else
-#define FAULTS true
-#define STACK (128 * 1024)
-#endif
 
 #define POOLS 3
 #define SUBMITTERS 12
@@ -56,7 +36,6 @@
 #define RECORDS 12000
 #define BATCH 24
 #define NESTING 3
-#define SETTLE_NS INT64_C(20000000000)
 
 enum mix { MIX_ANY, MIX_CALM, MIX_CHAOS, MIX_MEMORY, MIX_EXPIRY, MIX_SHRINK, MIXES };
 static const char *const mix_names[MIXES] = {"any", "calm", "chaos", "memory", "expiry", "shrink"};
@@ -106,50 +85,14 @@ struct trial {
 static struct trial *trials[POOLS];
 static _Atomic unsigned trials_alive;
 
-static uint64_t seed;
-static _Atomic uint64_t round_number;
 static enum mix only;
-static int backend = RP_BACKEND_AUTO;
-static int64_t stall_ns = INT64_C(20000000000);
-
-static _Atomic uint64_t progress;
-static _Atomic bool stop_chaos, finished;
+static _Atomic bool stop_chaos;
 
 /* The end line. Reasons and codes by errno. */
 #define CODES 160
 static _Atomic uint64_t n_accepted, n_ran, n_panics, n_spawned, n_expired, n_dropped[CODES], n_rejected[CODES];
 
-/* --- randomness: one generator per thread, sown from seed, round and a thread's place ----------------------------- */
-
-static _Thread_local uint64_t rng_state;
-static _Atomic uint64_t rng_sown;
-
-static uint64_t mix64(uint64_t x)
-{
-    x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9); /* the finaliser of splitmix64, S. Vigna */
-    x = (x ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return x ^ (x >> 31);
-}
-
-static void sow(uint64_t place)
-{
-    rng_state = mix64(seed ^ mix64(round_number + (place << 32) + 1));
-}
-
-static uint32_t rnd(uint32_t below)
-{
-    if (!rng_state)
-        sow(1000 + rng_sown++);
-    rng_state += UINT64_C(0x9e3779b97f4a7c15);
-    return (uint32_t)((mix64(rng_state) >> 32) * below >> 32);
-}
-
-static bool one_in(uint32_t n)
-{
-    return rnd(n) == 0;
-}
-
-/* --- failing ------------------------------------------------------------------------------------------------------ */
+/* --- for a report ------------------------------------------------------------------------------------------------------ */
 
 static const char *const state_names[] = {"uninitialised", "running", "idle", "stopping", "stopped"};
 
@@ -195,71 +138,6 @@ static void dump(void)
                     state_names[workers[k].state], workers[k].tid, workers[k].label ? workers[k].label : "-",
                     workers[k].tasks);
     }
-}
-
-static void head(void)
-{
-    fprintf(stderr, "\nstress: FAILED in round %" PRIu64 ": ", (uint64_t)round_number);
-}
-
-static void replay_hint(void)
-{
-    fprintf(stderr, "stress: again with --seed %" PRIu64 " --round %" PRIu64 " --backend %s --only %s\n", seed,
-            (uint64_t)round_number,
-            backend == RP_BACKEND_EPOLL      ? "epoll"
-            : backend == RP_BACKEND_IO_URING ? "io_uring"
-                                             : "auto",
-            mix_names[only]);
-}
-
-/* The first failure is told, with all there is to know; later ones, which may follow from it, are not. */
-static _Noreturn __attribute__((format(printf, 1, 2))) void fail(const char *format, ...)
-{
-    static atomic_flag failed = ATOMIC_FLAG_INIT;
-    va_list arguments;
-
-    while (atomic_flag_test_and_set(&failed))
-        pause();
-    head();
-    va_start(arguments, format);
-    vfprintf(stderr, format, arguments);
-    va_end(arguments);
-    fprintf(stderr, "\n");
-    dump();
-    replay_hint();
-    if (getenv("STRESS_ABORT")) /* for a core file */
-        abort();
-    _exit(1);
-}
-
-/*
- * Nothing moved for as long as `stall_ns` in which this process had the CPU: each nap counts as its own length, however
- * long the machine made it.
- */
-static void *watchdog(void *unused)
-{
-    const int64_t nap = 100000000;
-    int64_t still = 0;
-    uint64_t last = 0;
-
-    (void)unused;
-    while (!finished) {
-        nanosleep(&(struct timespec){.tv_nsec = nap}, NULL);
-        uint64_t now = progress;
-        still = now == last ? still + nap : 0;
-        last = now;
-        if (still < stall_ns)
-            continue;
-        head();
-        fprintf(stderr, "nothing has moved for %" PRId64 " s\n", stall_ns / 1000000000);
-        dump();
-        replay_hint();
-        if (getenv("STRESS_HOLD")) /* for a debugger */
-            for (fprintf(stderr, "stress: held as process %d\n", (int)getpid());;)
-                pause();
-        abort();
-    }
-    return NULL;
 }
 
 /* --- the counting allocator --------------------------------------------------------------------------------------- */
@@ -609,7 +487,7 @@ static void block_a_little(struct trial *t)
     if (one_in(2))
         spin(rnd(50000));
     else
-        nanosleep(&(struct timespec){.tv_nsec = rnd(200000)}, NULL);
+        nap(rnd(200000));
     if (one_in(4))
         submit_some(t, NESTING);
     if (!one_in(4))
@@ -662,7 +540,7 @@ static void act(struct record *r)
         n_panics++;
         depth--;
         rp_panic("record %td", r - t->records);
-    } else if (c < 97700 && t->options.contain_signals && FAULTS && !guest && depth == 1) {
+    } else if (c < 97700 && t->options.contain_signals && !SANITIZED && !guest && depth == 1) {
         t->panics++;
         n_panics++;
         depth--;
@@ -708,7 +586,7 @@ static void *submitter(void *arg)
         if (one_in(50))
             look(t);
         if (one_in(200))
-            nanosleep(&(struct timespec){.tv_nsec = rnd(3000000)}, NULL); /* workers park and expire */
+            nap(rnd(3000000)); /* workers park and expire */
     }
     return NULL;
 }
@@ -753,7 +631,7 @@ static void *chaos(void *arg)
         default:
             pthread_kill(submitter_threads[rnd(submitter_count)], SIGUSR1);
         }
-        nanosleep(&(struct timespec){.tv_nsec = rnd(rnd(4) ? 100000 : 3000000)}, NULL);
+        nap(rnd(rnd(4) ? 100000 : 3000000));
     }
     return NULL;
 }
@@ -859,8 +737,8 @@ static void end_inside(struct trial *t)
         if (rc && rc != -EAGAIN && rc != -ESHUTDOWN)
             fail("submit at the end: %s", rp_strerror(rc));
         while (!rc && r->fate == FATE_NONE)
-            nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
-        nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+            nap(100000);
+        nap(100000);
     }
 }
 
@@ -914,30 +792,6 @@ static void trial_end(struct trial *t)
 
 /* --- a round ------------------------------------------------------------------------------------------------------ */
 
-static unsigned entries(const char *path)
-{
-    DIR *dir = opendir(path);
-    unsigned n = 0;
-
-    if (!dir)
-        return 0;
-    while (readdir(dir))
-        n++;
-    closedir(dir);
-    return n;
-}
-
-/* Waits until `condition` holds, for at most SETTLE_NS of naps. */
-#define SETTLES(condition)                                                                                             \
-    ({                                                                                                                 \
-        int64_t naps = 0;                                                                                              \
-        while (!(condition) && naps < SETTLE_NS) {                                                                     \
-            nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);                                                    \
-            naps += 200000;                                                                                            \
-        }                                                                                                              \
-        (condition);                                                                                                   \
-    })
-
 static void ledger_check(struct trial *t)
 {
     uint64_t accepted = 0, ran = 0, told = 0, silent = 0, unknown = 0;
@@ -975,13 +829,11 @@ static void ledger_check(struct trial *t)
              (uint64_t)t->panics);
 }
 
-static void round_run(unsigned threads_before, unsigned files_before)
+static void round_run(void)
 {
     pthread_t chaos_threads[CHAOS];
     unsigned pools;
 
-    sow(0);
-    rng_sown = 0;
     stop_chaos = submitters_done = false;
     pools = 1 + (one_in(3) ? rnd(POOLS) : 0);
     for (unsigned i = 0; i < pools; i++) {
@@ -996,7 +848,7 @@ static void round_run(unsigned threads_before, unsigned files_before)
         if (pthread_create(&chaos_threads[i], NULL, chaos, (void *)(uintptr_t)(100 + i)))
             fail("the test itself has no thread");
 
-    nanosleep(&(struct timespec){.tv_nsec = 1000000 + rnd(300000000)}, NULL);
+    nap(1000000 + rnd(300000000));
     /* Pools that end under the hands of their submitters. A call made too late still finds the handle: no pool is made
      * until all submitters have gone, so the handle is nobody else's. */
     for (unsigned i = 0; i < pools; i++)
@@ -1020,10 +872,6 @@ static void round_run(unsigned threads_before, unsigned files_before)
     for (unsigned i = 0; i < pools; i++)
         if (!SETTLES(trials[i]->allocated == 0))
             fail("pool %u was destroyed and holds %" PRId64 " pieces of memory", i, (int64_t)trials[i]->allocated);
-    if (!SETTLES(entries("/proc/self/task") <= threads_before))
-        fail("%u threads before the round, %u after", threads_before, entries("/proc/self/task"));
-    if (!SETTLES(entries("/proc/self/fd") <= files_before))
-        fail("%u descriptors before the round, %u after", files_before, entries("/proc/self/fd"));
     for (unsigned i = 0; i < pools; i++) {
         ledger_check(trials[i]);
         if (trials[i]->destroyed != 1)
@@ -1047,85 +895,30 @@ static void warm_up(void)
         fprintf(stderr, "stress: create: %s\n", rp_strerror(rc));
         exit(1);
     }
+    guest = true;
+    sigaction(SIGUSR1, &(struct sigaction){.sa_handler = on_sigusr1}, NULL); /* no SA_RESTART */
     rp_pool_prewarm(pool, 2);
     rp_pool_destroy(pool);
 }
 
-static void report(uint64_t rounds)
+static void report(void)
 {
-    printf("stress: ok, rounds %" PRIu64 ", submitted %" PRIu64 ", ran %" PRIu64 ", panics %" PRIu64
-           ", spawned %" PRIu64 ", expired %" PRIu64,
-           rounds, (uint64_t)n_accepted, (uint64_t)n_ran, (uint64_t)n_panics, (uint64_t)n_spawned, (uint64_t)n_expired);
+    printf(", submitted %" PRIu64 ", ran %" PRIu64 ", panics %" PRIu64 ", spawned %" PRIu64 ", expired %" PRIu64,
+           (uint64_t)n_accepted, (uint64_t)n_ran, (uint64_t)n_panics, (uint64_t)n_spawned, (uint64_t)n_expired);
     for (int i = 0; i < CODES; i++)
         if (n_dropped[i])
             printf(", dropped %s %" PRIu64, strerrorname_np(i), (uint64_t)n_dropped[i]);
     for (int i = 0; i < CODES; i++)
         if (n_rejected[i])
             printf(", rejected %s %" PRIu64, i ? strerrorname_np(i) : "in a batch", (uint64_t)n_rejected[i]);
-    printf("\n");
 }
 
-static int usage(void)
+bool pools_mix(const char *name)
 {
-    fprintf(stderr, "usage: stress [--seed S] [--seconds T] [--backend auto|epoll|io_uring]\n"
-                    "              [--only any|calm|chaos|memory|expiry|shrink] [--stall SECONDS] [--round R]\n");
-    return 2;
+    for (only = MIX_ANY; only < MIXES; only++)
+        if (!strcmp(name, mix_names[only]))
+            return true;
+    return false;
 }
 
-int main(int argc, char **argv)
-{
-    double seconds = 10;
-    uint64_t rounds = 0, first = 0;
-    pthread_t dog;
-
-    if (argc > 1 && !strcmp(argv[1], "multi"))
-        return stress_multi(argc - 1, argv + 1);
-    seed = (uint64_t)rp_now() ^ (uint64_t)getpid() << 40;
-    for (int i = 1; i < argc; i += 2) {
-        const char *name = argv[i], *value = i + 1 < argc ? argv[i + 1] : NULL;
-        if (!value)
-            return usage();
-        if (!strcmp(name, "--seed"))
-            seed = strtoull(value, NULL, 0);
-        else if (!strcmp(name, "--seconds"))
-            seconds = strtod(value, NULL);
-        else if (!strcmp(name, "--round"))
-            first = strtoull(value, NULL, 0);
-        else if (!strcmp(name, "--stall"))
-            stall_ns = strtoll(value, NULL, 0) * 1000000000;
-        else if (!strcmp(name, "--backend") && !strcmp(value, "auto"))
-            backend = RP_BACKEND_AUTO;
-        else if (!strcmp(name, "--backend") && !strcmp(value, "epoll"))
-            backend = RP_BACKEND_EPOLL;
-        else if (!strcmp(name, "--backend") && !strcmp(value, "io_uring"))
-            backend = RP_BACKEND_IO_URING;
-        else if (!strcmp(name, "--only")) {
-            for (only = 0; only < MIXES && strcmp(value, mix_names[only]) != 0; only++)
-                ;
-            if (only == MIXES)
-                return usage();
-        } else
-            return usage();
-    }
-    printf("stress: seed %" PRIu64 ", backend %s, mix %s\n", seed,
-           backend == RP_BACKEND_EPOLL      ? "epoll"
-           : backend == RP_BACKEND_IO_URING ? "io_uring"
-                                            : rp_backend(),
-           mix_names[only]);
-    fflush(stdout);
-    guest = true;
-    sigaction(SIGUSR1, &(struct sigaction){.sa_handler = on_sigusr1}, NULL); /* no SA_RESTART */
-    warm_up();
-    if (pthread_create(&dog, NULL, watchdog, NULL))
-        return 1;
-    nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL); /* threads that end do so, or the first round hides one */
-    unsigned threads = entries("/proc/self/task"), files = entries("/proc/self/fd");
-    for (int64_t until = rp_now() + (int64_t)(seconds * 1e9); rp_now() < until; rounds++) {
-        round_number = first + rounds;
-        round_run(threads, files);
-    }
-    finished = true;
-    pthread_join(dog, NULL);
-    report(rounds);
-    return 0;
-}
+const struct load load_pools = {"pools", warm_up, round_run, dump, report};
