@@ -172,13 +172,14 @@ $(DENY): $(call object,tests/support/deny_io_uring.c)
 	$(Q)$(LINK) $< -o $@
 
 # The subject is a program like any other: it is linked with what users link with.
+$(BUILD)/tests/fault_subject: $(OBJ)/tests/fault/jobs.o
 $(FAULT): $(BUILD)/tests/fault_%: $(OBJ)/tests/fault/%.o $(STATIC)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(LINK) $< $(STATIC) $(DEPS_LIBS) -o $@
+	$(Q)$(LINK) $(filter %.o,$^) $(STATIC) $(DEPS_LIBS) -o $@
 
 -include $(patsubst %.o,%.d,$(sort $(LIB_OBJ) $(COMMAND_OBJ) $(TEST_OBJ) $(STRESS_OBJ) $(CANARY_OBJ)) \
-    $(OBJ)/tests/support/deny_io_uring.o $(OBJ)/tests/fault/supervisor.o $(OBJ)/tests/fault/subject.o)
+    $(addprefix $(OBJ)/tests/,support/deny_io_uring.o fault/supervisor.o fault/subject.o fault/jobs.o))
 
 # --- tests ------------------------------------------------------------------------------------------------------------
 
@@ -244,10 +245,12 @@ soak: $(STRESS) ## all loads in one process for HOURS (0.05, say), in changing w
 .PHONY: check-fault fault
 check-fault: $(FAULT) $(DENY) ## about a minute of failing system calls and hostile surroundings; SEED=N
 	$(Q)BUILD='$(BUILD)' tests/fault/run.sh some $(SEED)
+	$(Q)$(NEIGHBOURS)
 	$(Q)BUILD='$(BUILD)' tests/fault/environment.sh 1
 
 fault: $(FAULT) $(DENY) ## every system call of a pool's life fails once and for good, with every error
 	$(Q)BUILD='$(BUILD)' tests/fault/run.sh all
+	$(Q)$(NEIGHBOURS)
 	$(Q)BUILD='$(BUILD)' tests/fault/environment.sh 10
 
 include bench/bench.mk
@@ -259,7 +262,7 @@ demo: $(BUILD)/ringpool ## see it work
 # --- the source -------------------------------------------------------------------------------------------------------
 
 FORMATTED = $(sort $(wildcard $(foreach tree,include src tools bench tests,$(foreach kind,h c,\
-    $(tree)/*.$(kind) $(tree)/*/*.$(kind)))))
+    $(tree)/*.$(kind) $(tree)/*/*.$(kind) $(tree)/*/*/*.$(kind)))))
 
 .PHONY: fmt fmt-check lint floors
 fmt: ## format the C sources

@@ -7,7 +7,7 @@
 #
 # A clean run counts the calls first. A case is one life of the subject (tests/fault/subject.c) under the supervisor
 # (tests/fault/supervisor.c) with one fault: once at the Nth call, or lasting from the Nth call on. It must end within
-# LIMIT seconds, and well: what that is the subject says. JOBS cases run at once. Each case that fails is printed with
+# LIMIT seconds, and well: what that is the subject says. JOBS cases run at once; ONLY names one setting or call of the table. Each case that fails is printed with
 # the command that repeats it; the last line counts. The number of calls differs a little from run to run: a case whose
 # N was not reached counts as "not reached".
 set -eu
@@ -16,6 +16,7 @@ BUILD=${BUILD:-build}
 LIMIT=${LIMIT:-20}
 JOBS=${JOBS:-$(nproc)}
 CASES=${CASES:-700}
+ONLY=${ONLY:-}
 supervisor=$BUILD/tests/fault_supervisor
 subject=$BUILD/tests/fault_subject
 out=$BUILD/tests/fault
@@ -24,12 +25,17 @@ out=$BUILD/tests/fault
 # missing. For `table`, one word without blanks.
 setting_of() {
     case $1 in
-    plain) ;;
+    plain | jobs) ;;
     old_clone) echo '--fail clone3:ENOSYS:1-' ;;          # glibc makes threads by clone
     no_pwait2) echo '--fail epoll_pwait2:ENOSYS:1-' ;;    # a timerfd beside epoll
     no_descriptor) echo '--fail eventfd2:EMFILE:1-' ;;    # sleeps on a futex
     broken_ring) echo '--fail io_uring_enter:EPERM:4-' ;; # granted at first, denied by a filter that came later
     esac
+}
+
+# The life of a setting: that of tests/fault/jobs.c, or the subject's own.
+life_of() {
+    case $1 in jobs*) echo --jobs ;; esac
 }
 
 # setting, backends, call, errors, ways (o: once, l: lasting). Backends: auto takes io_uring where it is granted.
@@ -40,13 +46,14 @@ setting_of() {
 #    io_uring_enter and where EINVAL is what an older kernel says;
 #  - clone3: EACCES, EBUSY, EEXIST, EOPNOTSUPP, ENOSPC, EUSERS are about cgroups, chosen ids and namespaces. ENOSYS lasts:
 #    glibc does not ask again;
-#  - mmap: what is about files and fixed addresses (EACCES, ENFILE, ENODEV, EEXIST, ETXTBSY, EOVERFLOW);
+#  - mmap: EPERM and EAGAIN where workers make threads (jobs), as glibc asserts there that its malloc failed by ENOMEM
+#    (allocatestack.c), and EAGAIN is the kernel's word only after mlockall; what is about files and fixed addresses (EACCES, ENFILE, ENODEV, EEXIST, ETXTBSY, EOVERFLOW);
 #  - futex: FUTEX_WAKE on a private word cannot fail. FUTEX_WAIT cannot time out without a timeout, nor before it;
 #    EFAULT, EINVAL, ENOSYS cannot be for a mapped, aligned word; all else is about other operations. SPURIOUS is a
 #    wait that returns 0 without cause, as the manual page warns;
 #  - write of a bell: EAGAIN would mean that it rings already. Lasting EINTR is no kernel's; the same for read;
 #  - close: the descriptor is closed whatever it returns, so that an answer in its place would only make a leak;
-#  - sched_yield and sched_getcpu cannot fail; io_uring_register is not used;
+#  - sched_yield and sched_getcpu cannot fail;
 #  - membarrier and the mappings of liburcu: see `known` below.
 table='
 plain          auto,epoll          clone3              EAGAIN,ENOMEM,EPERM                       ol
@@ -84,6 +91,23 @@ broken_ring    auto                ppoll               EINTR,ENOMEM             
 broken_ring    auto                ppoll               ENOMEM                                    l
 plain          auto,epoll          hook                ENOMEM                                    ol
 plain          auto,epoll          malloc              ENOMEM                                    ol
+jobs           auto,epoll          hook                ENOMEM                                    ol
+jobs           auto,epoll          malloc              ENOMEM                                    ol
+jobs           auto,epoll          clone3              EAGAIN,ENOMEM,EPERM                       ol
+jobs           auto,epoll          mmap                ENOMEM                                    ol
+jobs           auto,epoll          munmap              ENOMEM                                    ol
+jobs           auto,epoll          mprotect            ENOMEM,EACCES                             ol
+jobs           auto,epoll          madvise             EAGAIN,ENOMEM,EINVAL,EPERM                ol
+jobs           auto                io_uring_setup      EPERM,EMFILE,ENFILE,ENOMEM,EINVAL,ENOSYS  ol
+jobs           auto                io_uring_enter      EAGAIN,EBUSY,EINTR,EINVAL,ENOMEM,EPERM    o
+jobs           auto                io_uring_register   EINVAL,EPERM,ENOMEM,ENOSYS                ol
+jobs           auto,epoll          eventfd2            EMFILE,ENFILE,ENODEV,ENOMEM,EINVAL        ol
+jobs           auto,epoll          futex_wait          EINTR,EAGAIN,SPURIOUS                     o
+jobs           epoll               epoll_create1       EMFILE,ENFILE,ENOMEM,EINVAL               ol
+jobs           epoll               epoll_ctl           ENOMEM,ENOSPC,EPERM                       ol
+jobs           epoll               epoll_pwait2        EINTR,ENOSYS,EPERM                        ol
+jobs           auto,epoll          read                EINTR,EAGAIN                              o
+jobs           auto,epoll          write               EINTR                                     o
 '
 
 # liburcu ends the process in two places, which the library cannot get out of its way, only keep improbable: when a
@@ -103,6 +127,7 @@ command_of() { # setting, backend, call, error, N with its dash
     hook | malloc) arguments="$arguments --$3 $5" ;;
     *) faults="$faults --fail $3:$4:$5" ;;
     esac
+    arguments="$arguments $(life_of "$1")"
     [ "$3" != munmap ] || arguments="$arguments --unmapped"
     case $5 in *-) arguments="$arguments --lasting" ;; esac
     echo "$supervisor --limit $LIMIT $faults $subject $arguments" | tr -s ' '
@@ -133,7 +158,8 @@ rm -f "$out"/*
 counts_of() { # setting, backend
     file=$out/counts.$1.$2
     # shellcheck disable=SC2046 # flags are words
-    [ -e "$file" ] || "$supervisor" --limit "$LIMIT" --count $(setting_of "$1") "$subject" --backend "$2" --count >"$file" || {
+    [ -e "$file" ] || "$supervisor" --limit "$LIMIT" --count $(setting_of "$1") "$subject" $(life_of "$1") \
+        --backend "$2" --count >"$file" || {
         echo "fault: a clean run failed: setting $1, backend $2" >&2
         rm -f "$file"
         exit 1
@@ -145,6 +171,7 @@ counts_of() { # setting, backend
 cases() {
     echo "$table" | while read -r setting backends call errors ways; do
         [ -n "$setting" ] || continue
+        [ -z "$ONLY" ] || [ "$ONLY" = "$setting" ] || [ "$ONLY" = "$call" ] || continue
         for backend in $(echo "$backends" | tr , ' '); do
             # By name io_uring is an error where it is not granted, not a case.
             [ "$backend" != io_uring ] || [ -n "$uring" ] || continue

@@ -1,11 +1,11 @@
 /*
  * The subject of the fault tests: lives of pools through the public functions, with a ledger of every task.
  *
- *   subject [--backend auto|io_uring|epoll] [--lasting] [--hostile] [--flawless] [--unmapped] [--hook N[-]]
- *           [--malloc N[-]] [--count] [--seconds S] [--storm] [--forks] [--capacity N]
+ *   subject [--backend auto|io_uring|epoll] [--jobs] [--lasting] [--hostile] [--flawless] [--unmapped]
+ *           [--hook N[-]] [--malloc N[-]] [--count] [--seconds S] [--storm] [--forks] [--capacity N]
  *
  * Between the two marks (marks.h) it makes two pools, one after the other, and does with each what the functions of a
- * life below do. Faults may strike in there. Afterwards nothing may be left of them, and a third life must go without a
+ * life below do; with --jobs it lives the life of jobs.c instead, on a pool and on a multi pool. Faults may strike in there. Afterwards nothing may be left of them, and a third life must go without a
  * flaw. --lasting says that the fault does not go away between the marks: then a release may time out. --hostile says
  * that it never does: then the third life may err too. --flawless says that nothing is refused, only slow or disturbed:
  * then no life may err. --unmapped says that munmap fails: then mappings may stay. --hook fails the Nth request (with a dash: all from the Nth on) to the pool's own allocator,
@@ -15,6 +15,8 @@
  *
  * What must hold, each with its exit code. It says on stderr what it saw.
  */
+#include "subject.h"
+
 #include "marks.h"
 
 #include <dirent.h>
@@ -33,31 +35,8 @@
 #include <time.h>
 #include <unistd.h>
 
-enum broken {
-    LOST = 10,    /* an accepted task met no fate */
-    TWICE,        /* one met two, or a rejected one met one */
-    UNDOCUMENTED, /* a code that the header does not name for this call */
-    MEMORY_LEFT,  /* the pool's allocator is not balanced */
-    THREADS_LEFT,
-    DESCRIPTORS_LEFT,
-    MAPPINGS_LEFT,   /* of stacks and rings */
-    NOT_RECOVERED,   /* the life after the fault was not flawless */
-    DOES_NOT_ADD_UP, /* a snapshot */
-    CHILD_FAILED,    /* a forked one */
-    CANNOT_TELL = 70 /* the subject's own preparations failed */
-};
-
-#define MS INT64_C(1000000)
 #define HELPERS 2
 #define RECORDS 512
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#define STACK (2048UL * 1024)
-#else
-#define SANITIZED 0
-#define STACK (176UL * 1024) /* of no other thread's and no allocator's size */
-#endif
 
 /* `verdict` is the submitter's, the counts those of whoever runs or drops the task. */
 struct record {
@@ -75,14 +54,15 @@ struct life {
     struct record record[RECORDS];
 };
 
-static int backend;
+int backend;
+bool lasting;
 static unsigned capacity_wanted = 4;
-static bool lasting, hostile, flawless, unmapped, counting, storming, forking;
+static bool hostile, flawless, unmapped, counting, storming, forking, jobs;
 static double seconds;
 
 /* --- failing ------------------------------------------------------------------------------------------------------ */
 
-static _Noreturn __attribute__((format(printf, 2, 3))) void broke(enum broken what, const char *format, ...)
+void broke(enum broken what, const char *format, ...)
 {
     char text[256];
     va_list arguments;
@@ -95,17 +75,16 @@ static _Noreturn __attribute__((format(printf, 2, 3))) void broke(enum broken wh
     _exit((int)what);
 }
 
-static void nap(int64_t ns)
+void nap(int64_t ns)
 {
     nanosleep(&(struct timespec){.tv_nsec = ns}, NULL);
 }
 
-/* Checks a code against those that the header names for this call; 0 and counts are always good. */
-static int expect(const struct life *life, const char *call, int rc, const int *codes)
+int expect(bool sure, const char *call, int rc, const int *codes)
 {
     if (rc >= 0)
         return rc;
-    if (life && life->flawless)
+    if (sure)
         broke(NOT_RECOVERED, "%s gave %d (%s) though nothing fails any more", call, rc, rp_strerror(rc));
     while (*codes && *codes != rc)
         codes++;
@@ -113,7 +92,6 @@ static int expect(const struct life *life, const char *call, int rc, const int *
         broke(UNDOCUMENTED, "%s gave %d (%s)", call, rc, rp_strerror(rc));
     return rc;
 }
-#define EXPECT(life, call, rc, ...) expect(life, call, rc, (const int[]){__VA_ARGS__, 0})
 
 /* --- allocators that fail ----------------------------------------------------------------------------------------- */
 
@@ -155,6 +133,8 @@ static void hook_free(void *user, void *p)
     hooked -= p != NULL;
     free(p);
 }
+
+const struct rp_allocator hook_allocator = {hook_malloc, hook_calloc, hook_free, NULL};
 
 #if !SANITIZED
 /* The process's own, for what is not taken from the hook: the shared reactor, glibc's part of a thread, liburcu's. */
@@ -206,7 +186,7 @@ static void settle(struct record *record, const char *call, int rc, bool dated, 
         return;
     if (rc == -ESHUTDOWN && inside) /* the pool is being released while its tasks run */
         return;
-    EXPECT(record->life, call, rc, -EAGAIN, -ENOMEM, -ETIMEDOUT, -EDEADLK);
+    EXPECT(record->life->flawless, call, rc, -EAGAIN, -ENOMEM, -ETIMEDOUT, -EDEADLK);
 }
 
 static void task_run(void *arg)
@@ -280,7 +260,7 @@ static void submit_batch(struct life *life)
                                     .overload = lasting ? RP_OVERLOAD_FAIL : RP_OVERLOAD_BLOCK};
     }
     int taken = rp_pool_submit_batch(life->pool, tasks, N);
-    EXPECT(life, "submit_batch", taken, -EAGAIN, -ENOMEM);
+    EXPECT(life->flawless, "submit_batch", taken, -EAGAIN, -ENOMEM);
     for (int i = 0; i < N; i++)
         record[i]->verdict = i < taken ? 1 : -EAGAIN;
 }
@@ -341,13 +321,12 @@ static void on_log(void *user, int level, const char *message)
 /* The second pool asks for all that a thread can be asked for. */
 static struct rp_pool *pool_make(const struct life *life, bool second)
 {
-    static const struct rp_allocator allocator = {hook_malloc, hook_calloc, hook_free, NULL};
     struct rp_pool_options options = {.expiry_ns = 3 * MS,
                                       .queue_depth = 16,
                                       .on_panic = on_panic,
                                       .log = on_log,
                                       .stack_size = STACK,
-                                      .allocator = &allocator,
+                                      .allocator = &hook_allocator,
                                       .backend = backend};
     cpu_set_t cpus;
     struct rp_pool *pool = NULL;
@@ -370,7 +349,7 @@ static struct rp_pool *pool_make(const struct life *life, bool second)
         broke(UNDOCUMENTED, "create gave %d though no backend was asked for", rc);
     if (rc == -EINVAL && !second)
         broke(UNDOCUMENTED, "create gave EINVAL for plain options");
-    EXPECT(life, "create", rc, -ENOMEM, -EAGAIN, -EPERM, -ENOSYS, -EMFILE, -ENFILE, -EINVAL);
+    EXPECT(life->flawless, "create", rc, -ENOMEM, -EAGAIN, -EPERM, -ENOSYS, -EMFILE, -ENFILE, -EINVAL);
     if (!rc != !!pool)
         broke(UNDOCUMENTED, "create gave %d and left %p", rc, (void *)pool);
     return pool;
@@ -382,7 +361,7 @@ static void snapshot_check(const struct life *life)
     struct rp_worker_info workers[4];
     int rc = rp_pool_snapshot(life->pool, &s);
 
-    EXPECT(life, "snapshot", rc, -ENOMEM);
+    EXPECT(life->flawless, "snapshot", rc, -ENOMEM);
     (void)rp_pool_workers(life->pool, workers, 4);
     if (rc == 0 && (s.busy + s.idle != s.running ||
                     s.submitted != s.completed + s.dropped + s.panicked + s.busy + (s.waiting - s.blocked)))
@@ -400,7 +379,7 @@ static bool release(struct life *life)
     if (rc == -ETIMEDOUT && !lasting)
         broke(life->flawless ? NOT_RECOVERED : LOST, "the release does not end: busy %u, queued %u, blocked %u",
               report.busy, report.queued, report.blocked);
-    EXPECT(life, "release_until", rc, -ETIMEDOUT);
+    EXPECT(life->flawless, "release_until", rc, -ETIMEDOUT);
     return rc == 0;
 }
 
@@ -435,9 +414,9 @@ static void live(struct life *life, bool second)
     for (unsigned i = 0; i < 20; i++)
         submit_one(life, i);
     snapshot_check(life);
-    EXPECT(life, "tune", rp_pool_tune(life->pool, capacity_wanted + 6), -ENOMEM);
+    EXPECT(life->flawless, "tune", rp_pool_tune(life->pool, capacity_wanted + 6), -ENOMEM);
     submit_batch(life);
-    EXPECT(life, "tune", rp_pool_tune(life->pool, 2), -ENOMEM);
+    EXPECT(life->flawless, "tune", rp_pool_tune(life->pool, 2), -ENOMEM);
     submit_batch(life);
     helpers_await();
     nap(8000000); /* workers expire */
@@ -445,13 +424,13 @@ static void live(struct life *life, bool second)
     for (unsigned i = 0; i < 6; i++)
         submit_one(life, i);
     bool ended = release(life);
-    EXPECT(life, "reboot", rp_pool_reboot(life->pool), -ENOMEM);
+    EXPECT(life->flawless, "reboot", rp_pool_reboot(life->pool), -ENOMEM);
     for (unsigned i = 0; i < 6; i++)
         submit_one(life, i);
     snapshot_check(life);
     if (ended)
         release(life);
-    EXPECT(life, "destroy", rp_pool_destroy(life->pool), -ENOMEM);
+    EXPECT(life->flawless, "destroy", rp_pool_destroy(life->pool), -ENOMEM);
     life->pool = NULL;
     ledger_check(life);
 }
@@ -613,8 +592,13 @@ static void once(void)
     prctl(MARK, MARK_BEGIN);
     between = true;
     life.flawless = flawless;
-    live(&life, false);
-    live(&life, true);
+    if (jobs) {
+        jobs_live(flawless, false);
+        jobs_live(flawless, true);
+    } else {
+        live(&life, false);
+        live(&life, true);
+    }
     between = false;
     prctl(MARK, MARK_END);
     inventory_check(before);
@@ -622,7 +606,10 @@ static void once(void)
     bool lasted = lasting;
     lasting = hostile;
     life.flawless = !hostile;
-    live(&life, false);
+    if (jobs)
+        jobs_live(!hostile, false);
+    else
+        live(&life, false);
     lasting = lasted;
     inventory_check(before);
 }
@@ -661,6 +648,8 @@ static void arguments(int argc, char **argv)
             storming = true;
         else if (strcmp(argv[i], "--forks") == 0)
             forking = true;
+        else if (strcmp(argv[i], "--jobs") == 0)
+            jobs = true;
         else if (strcmp(argv[i], "--backend") == 0)
             backend = backend_named(value), i++;
         else if (strcmp(argv[i], "--hook") == 0)
