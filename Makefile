@@ -88,7 +88,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 
 GOALS := $(or $(MAKECMDGOALS),all)
 TEST_GOALS := test check check-io_uring check-epoll check-headers check-exports check-install check-sanitized stress soak check-fault fault
-BUILD_GOALS := all bench bench-check demo install deps lint model model-long mutants $(TEST_GOALS) $(BUILD)/%
+BUILD_GOALS := all bench bench-check demo install deps lint model model-long model-c11 mutants $(TEST_GOALS) $(BUILD)/%
 
 NEEDS := $(if $(filter $(BUILD_GOALS),$(GOALS)),build) \
     $(if $(filter $(TEST_GOALS) $(BUILD)/tests/%,$(GOALS)),test) \

@@ -18,6 +18,7 @@ flags_of() { # file
     others=
     case $1 in
     bench/peers/*) others="-fopenmp $(pkg-config --cflags glib-2.0 libuv 2>/dev/null || :)" ;;
+    tests/model/c11/*) ;; # programs of their own
     tests/model/*) others='-include tests/model/override.h -Itests/model' ;; # as model.mk does
     esac
     echo "$COMMON $(echo "$EXTRA $others" | sed 's|-I */|-isystem /|g')"

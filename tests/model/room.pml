@@ -191,14 +191,14 @@ proctype Submitter(byte me; bit may_give_up)
     fi;
     acquire();
     list[n] = me; n++;
-#ifndef COUNT_LATE
-    attention++;                                                     /* H1 */
-#endif
     first = list[0] == me;
     if
     :: first -> head_changed()
     :: else
     fi;
+#ifndef COUNT_LATE
+    attention++;                                                     /* H1 */
+#endif
     release();
 again:
     called = word[me] == CALLED;

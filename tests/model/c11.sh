@@ -1,0 +1,151 @@
+#!/bin/sh
+# The small C11 programs of tests/model/c11 with each checker that is installed, and with their mistakes, which must be
+# found; used by `make model-c11`, which passes BUILD, CC and what the model is built with.
+#
+#   tests/model/c11.sh [GOAL...]       goals: plain own genmc nidhugg cbmc; all
+#
+# plain   a compiler's threads, many rounds: shows that the programs run, hardly more
+# own     this project's scheduler, with its store buffers
+# genmc   all executions that C11 allows (RC11)
+# nidhugg all executions of a machine whose stores are late and out of order (PSO)
+# cbmc    the same machine, by SAT, with both places where a compiler may put its fences
+#
+# What a checker cannot show is not asked of it: the table says which finds which. GenMC, nidhugg and CBMC are no
+# packages of Debian 12; whoever is missing is named as skipped. GENMC, NIDHUGG, CBMC name them elsewhere.
+set -eu
+
+here=tests/model/c11
+work=$BUILD/model/c11
+schedules=${SCHEDULES:-300000}
+failed=0 ran=0
+mkdir -p "$work"
+
+# program, mistake (- none), who must find it: o own, m machines (nidhugg, cbmc), c C11 (genmc)
+table='
+stack   -                  omc
+stack   NO_TAG             omc
+stack   PUSH_RELAXED       mc
+stack   POP_RELAXED        c
+handoff -                  omc
+handoff NO_RECHECK         omc
+handoff RECHECK_FIRST      omc
+handoff NO_CHAIN           oc
+handoff SKIP_IF_AWAKE      oc
+handoff READY_WITHOUT_HEAD oc
+handoff NOTIFY_STORE       omc
+handoff SLEEP_STORE        omc
+handoff PUBLISH_RELEASE    omc
+handoff IDLE_ACQUIRE       oc
+handoff PUSH_ACQ_REL       oc
+handoff RECHECK_ACQUIRE    oc
+room    -                  omc
+room    CLEAR_LATE         omc
+room    NO_CLEAR           omc
+room    RESET_LATE         omc
+room    COUNT_LATE         omc
+room    CALL_STORE         omc
+room    DONE_ACQ_REL       oc
+room    ATTENTION_ACQUIRE  oc
+room    COUNT_ACQ_REL      c
+room    CLEAR_RELEASE      omc
+room    CLAIM_ACQUIRE      oc
+'
+
+say() { # checker, program, mistake, expected, found
+    verdict=ok
+    [ "$4" = "$5" ] || verdict=WRONG failed=1
+    ran=$((ran + 1))
+    printf '%-6s %-8s %-8s %-20s %s\n' "$verdict" "$1" "$2" "$3" "$5"
+}
+
+# Each prints: holds, fails, or what went wrong.
+define() { [ "$1" = - ] || echo "-D$1"; }
+
+plain_check() {
+    $CC -std=c11 -O2 -pthread -DROUNDS=2000 "$here/$1.c" -o "$work/$1.plain" && "$work/$1.plain" && echo holds || echo fails
+}
+
+own_check() {
+    # shellcheck disable=SC2046,SC2086 # flags are words
+    $CC $MODEL_CFLAGS -Isrc -DC11_MODEL $(define "$2") -w -c "$here/$1.c" -o "$work/$1.$2.o" &&
+        $CC -g -no-pie "$work/$1.$2.o" $C11_OBJ -o "$work/$1.$2" || { echo "does not build" && return; }
+    rc=0
+    "$work/$1.$2" --schedules "$schedules" --jobs 1 --first 1 >"$work/$1.$2.log" 2>&1 || rc=$?
+    case $rc in
+    0) echo holds ;;
+    3) echo fails ;; # after the interleaving
+    *) echo "ended with $rc" ;;
+    esac
+}
+
+genmc_check() {
+    # shellcheck disable=SC2046
+    if "$GENMC" --rc11 -- $(define "$2") "$here/$1.c" >"$work/genmc.log" 2>&1; then
+        echo holds
+    else
+        grep -qiE 'violation|error detected' "$work/genmc.log" && echo fails || echo "did not run: $(tail -n 1 "$work/genmc.log")"
+    fi
+}
+
+nidhugg_check() {
+    # shellcheck disable=SC2046
+    if "$NIDHUGG" -std=c11 $(define "$2") "$here/$1.c" -- --pso >"$work/nidhugg.log" 2>&1; then
+        grep -q 'No errors were detected' "$work/nidhugg.log" && echo holds || echo "did not run"
+    else
+        grep -q 'Error detected' "$work/nidhugg.log" && echo fails || echo "did not run: $(tail -n 1 "$work/nidhugg.log")"
+    fi
+}
+
+cbmc_check() {
+    found=holds
+    checks=
+    ! "$CBMC" --help | grep -q no-standard-checks || checks=--no-standard-checks
+    for place in FENCE_STORES FENCE_LOADS; do
+        # shellcheck disable=SC2046,SC2086
+        rc=0 && "$CBMC" --mm pso --unwind 4 --unwinding-assertions $checks -D$place -DSMALL $(define "$2") "$here/$1.c" \
+            >"$work/cbmc.log" 2>&1 || rc=$?
+        [ "$rc" != 10 ] || found=fails
+        [ "$rc" = 0 ] || [ "$rc" = 10 ] || found="did not run: $(tail -n 1 "$work/cbmc.log")"
+        ! grep -q 'unwinding assertion.*FAILURE' "$work/cbmc.log" || found="looks too short"
+    done
+    echo "$found"
+}
+
+checker() { # name, letter
+    echo "$table" | while read -r program mistake who; do
+        [ -n "$program" ] || continue
+        case $who in *$2*) ;; *) continue ;; esac
+        expected=fails
+        [ "$mistake" != - ] || expected=holds
+        echo "$program $mistake $expected $("$1_check" "$program" "$mistake")"
+    done >"$work/$1.results"
+    while read -r program mistake expected found; do
+        say "$1" "$program" "$mistake" "$expected" "$found"
+    done <"$work/$1.results"
+}
+
+optional() { # name, letter, command
+    if command -v "$3" >/dev/null; then
+        checker "$1" "$2"
+    else
+        echo "model-c11: SKIPPED: $1 is not installed"
+    fi
+}
+
+GENMC=${GENMC:-genmc}
+NIDHUGG=${NIDHUGG:-nidhuggc}
+CBMC=${CBMC:-cbmc}
+[ $# -gt 0 ] || set -- plain own genmc nidhugg cbmc
+for goal; do
+    case $goal in
+    plain)
+        for program in stack handoff room; do say plain $program - holds "$(plain_check $program)"; done
+        ;;
+    own) checker own o ;;
+    genmc) optional genmc c "$GENMC" ;;
+    nidhugg) optional nidhugg m "$NIDHUGG" ;;
+    cbmc) optional cbmc m "$CBMC" ;;
+    esac
+done
+printf 'model-c11: %d checks\n' "$ran"
+[ "$failed" = 0 ]
