@@ -191,11 +191,12 @@ RUN = tests/support/run.sh
 # The steps are lines of one recipe, not prerequisites: their order holds under -j, and Criterion has the last word.
 .PHONY: test check
 check: test ## the same as test
-test: $(SHARED) $(STATIC) $(COMMAND) $(RUNNER) $(DENY) ## headers, exports, floors, then all tests on io_uring and on epoll
+test: $(SHARED) $(STATIC) $(COMMAND) $(RUNNER) $(DENY) ## headers, exports, floors, guarantees, then all tests on io_uring and on epoll
 	$(Q)tests/build/headers.sh
 	$(Q)tests/build/exports.sh
 	$(Q)tests/build/floors.sh
 	$(Q)tools/floors.sh
+	$(Q)tests/build/guarantees.sh
 	$(Q)tests/build/install.sh
 	$(Q)$(RUN) io_uring $(RUNNER)
 	$(Q)$(RUN) epoll $(RUNNER)
