@@ -60,8 +60,9 @@ RP_API int rp_strand_create(struct rp_strand **strand, struct rp_pool *pool, con
  * task; until it has it, others of that key wait with it. Later ones need none. At the strand's own limits the policy
  * holds as well: blocked submitters keep no order among each other; a task of the strand does not block there but gets
  * -EAGAIN, as it might wait for itself.
- * -EAGAIN: no room, and not to wait; -ENOMEM; -ESHUTDOWN: strand or pool are released; -EDEADLK: a worker of the pool
- * that would block, and none can stand in for it.
+ * -EAGAIN: no room, and not to wait, or another task's policy is just discarding the key's tasks; -ENOMEM;
+ * -ESHUTDOWN: strand or pool are released; -EDEADLK: a worker of the pool that would block, and none can stand in for
+ * it.
  */
 RP_API int rp_strand_submit(struct rp_strand *strand, uint64_t key, void (*fn)(void *arg), void *arg);
 

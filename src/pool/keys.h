@@ -44,6 +44,7 @@ struct key {
     uint8_t state;
     uint8_t priority;
     uint32_t epoch; /* openings so far: an opener resolves his own only */
+    int reason;     /* DROPPING: why the pool dropped the runner */
 };
 
 union block {

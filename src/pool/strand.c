@@ -152,6 +152,7 @@ static bool key_drop(struct key *key, int reason)
 
     rp_lock_acquire(&shard->lock);
     key->state = reason ? DROPPING : OPEN;
+    key->reason = reason;
     shard_changed(shard);
     while ((item = key->first) && (reason || (item->deadline && rp_now() >= item->deadline))) {
         key_pop(key);
@@ -455,8 +456,8 @@ static int key_get(struct shard *shard, uint64_t value, const struct strand_how 
         if (!key)
             return -ENOMEM;
         *out = key;
-        if (key->state == DROPPING)
-            return -ESHUTDOWN;
+        if (key->state == DROPPING) /* not to be waited for: the caller may be what is being dropped */
+            return key->reason == -ESHUTDOWN ? -ESHUTDOWN : -EAGAIN;
         if (key->state != OPENING && !(strand->max_per_key && key->queued >= strand->max_per_key))
             return 0;
         if (rc)

@@ -551,6 +551,42 @@ Test(strand, others_wait_with_the_opener_of_a_key)
     pool_end(pool);
 }
 
+struct discarded {
+    struct rp_strand *strand;
+    _Atomic int reason, rc;
+};
+
+static void submit_again(void *arg, int reason)
+{
+    struct discarded *d = arg;
+
+    store_seq(&d->reason, reason);
+    store_seq(&d->rc, rp_strand_submit(d->strand, 1, count_task, &d->rc));
+}
+
+/* Nothing was released: who comes while the pool discards the key is told that there is no room. */
+Test(strand, a_key_that_the_pool_discards_refuses_as_for_want_of_room)
+{
+    struct rp_pool *pool = pool_make(1, &(struct rp_pool_options){.queue_depth = 1});
+    struct rp_strand *strand = strand_make(pool, NULL);
+    struct gate gate = {0};
+    struct discarded d = {.strand = strand};
+    struct ledger other = {0};
+    struct rp_task first = {.fn = count_task, .arg = &d, .dropped = submit_again}, second = booked(&other);
+
+    second.overload = RP_OVERLOAD_DISCARD_OLDEST;
+    cr_assert_eq(rp_pool_submit(pool, gate_pass, &gate), 0);
+    AWAIT(load_seq(&gate.inside) == 1);
+    cr_assert_eq(rp_strand_submit_task(strand, 1, &first), 0);
+    cr_assert_eq(rp_pool_submit_task(pool, &second), 0);
+    cr_assert_eq(load_seq(&d.reason), -EAGAIN);
+    cr_assert_eq(load_seq(&d.rc), -EAGAIN);
+    gate_open(&gate);
+    AWAIT(load_seq(&other.ran) == 1);
+    cr_assert_eq(rp_strand_destroy(strand), 0);
+    pool_end(pool);
+}
+
 /* --- deadlines, completions ------------------------------------------------------------------------------------- */
 
 Test(strand, a_late_task_is_dropped_and_those_behind_it_run)
