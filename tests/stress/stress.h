@@ -21,7 +21,7 @@
 #endif
 
 /* So long, in naps of its own, a round waits for what is under way. */
-#define SETTLE_NS INT64_C(20000000000)
+#define SETTLE_NS INT64_C(5000000000)
 
 /* A load: pools.c, multi.c, jobs.c. A round depends on seed and round number alone (and on the machine's scheduler). */
 struct load {
@@ -54,13 +54,14 @@ static inline void nap(int64_t ns)
     nanosleep(&(struct timespec){.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000}, NULL);
 }
 
-/* Waits until `condition` holds, for at most SETTLE_NS of naps. */
+/* Waits until `condition` holds, for at most SETTLE_NS of naps; this wait is none of the watchdog's. */
 #define SETTLES(condition)                                                                                             \
     ({                                                                                                                 \
         int64_t naps = 0;                                                                                              \
         while (!(condition) && naps < SETTLE_NS) {                                                                     \
             nap(200000);                                                                                               \
             naps += 200000;                                                                                            \
+            progress++;                                                                                                \
         }                                                                                                              \
         (condition);                                                                                                   \
     })
