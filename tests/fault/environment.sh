@@ -65,11 +65,14 @@ limited='ulimit "$1" "$2" || exit 70; shift 2; exec "$@"'
 
 for n in 4 5 6 7 8 9 10 12; do
     check "RLIMIT_NOFILE $n" sh -c "$limited" sh -n $n "$subject" --hostile
+    check "RLIMIT_NOFILE $n, jobs" sh -c "$limited" sh -n $n "$subject" --jobs --hostile
 done
 # Too little even for the dynamic linker at first (127), and for the subject.
 for mib in 16 24 28 32 40 48 64 96 128 192 256; do
     sh -c "$limited" sh -v $((mib * 1024)) "$subject" --hostile >"$scratch/said" 2>&1
-    case $? in 127 | 70) ;; *) check "RLIMIT_AS $mib MiB" sh -c "$limited" sh -v $((mib * 1024)) "$subject" --hostile ;; esac
+    case $? in 127 | 70) continue ;; esac
+    check "RLIMIT_AS $mib MiB" sh -c "$limited" sh -v $((mib * 1024)) "$subject" --hostile
+    check "RLIMIT_AS $mib MiB, jobs" sh -c "$limited" sh -v $((mib * 1024)) "$subject" --jobs --hostile
 done
 
 # Of limits that do not bind root, by a user of a number that nobody has.
@@ -93,6 +96,7 @@ if group_make pids pids.max; then
     for n in 4 5 6 7 8 10 12 14; do
         echo $n >"$group/pids.max"
         check "cgroup pids.max $n" sh -c "$inside" sh "$group" "$subject" --hostile
+        check "cgroup pids.max $n, jobs" sh -c "$inside" sh "$group" "$subject" --jobs --hostile
     done
 else
     skip "cgroup pids" "no writable group"
@@ -100,6 +104,7 @@ fi
 
 if quota_make && quota_set 10; then
     check "a CPU quota of 10 %" sh -c "$inside" sh "$quota_group" "$subject" --flawless
+    check "a CPU quota of 10 %, jobs" sh -c "$inside" sh "$quota_group" "$subject" --jobs --flawless
     check "a CPU quota of 10 %, capacity of the default" sh -c "$inside" sh "$quota_group" "$subject" --flawless --capacity 0
 else
     skip "a CPU quota of 10 %" "no writable group"
@@ -146,7 +151,9 @@ for backend in auto epoll; do
 done
 
 check "a storm of signals without SA_RESTART" "$subject" --flawless --storm --seconds "$seconds"
+check "a storm of signals without SA_RESTART, jobs" "$subject" --jobs --flawless --storm --seconds "$seconds"
 check "forks at random moments" "$subject" --flawless --forks --seconds "$seconds"
+check "forks at random moments, jobs" "$subject" --jobs --flawless --forks --seconds "$seconds"
 if command -v taskset >/dev/null; then
     check "all threads on one CPU" taskset -c 0 "$subject" --flawless --seconds "$seconds"
 else
@@ -159,6 +166,8 @@ if unshare --time --monotonic 1 true 2>/dev/null; then
     for offset in 86400 315360000 4000000000 -$((uptime - 1)); do
         check "CLOCK_MONOTONIC offset by $offset s" unshare --time --monotonic "$offset" --boottime "$offset" \
             "$subject" --flawless
+        check "CLOCK_MONOTONIC offset by $offset s, jobs" unshare --time --monotonic "$offset" --boottime "$offset" \
+            "$subject" --jobs --flawless
     done
 else
     skip "offset clocks" "no time namespace"
@@ -180,6 +189,7 @@ if command -v stress-ng >/dev/null; then
     stress-ng --quiet --cpu 2 --switch 1 --fork 1 --vm 1 --vm-bytes 32M --timeout $((2 * seconds + 60)) >/dev/null 2>&1 &
     neighbour=$!
     check "stress-ng as a neighbour" "$subject" --flawless --seconds "$seconds"
+    check "stress-ng as a neighbour, jobs" "$subject" --jobs --flawless --seconds "$seconds"
     kill "$neighbour"
     wait "$neighbour" 2>/dev/null
     neighbour=
