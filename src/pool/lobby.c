@@ -181,10 +181,9 @@ static int look_around(struct multi *multi, bool newcomer, int (*attempt)(void *
 /* One look of a waiter: what attempt returned, -EAGAIN to sleep on. */
 static int waiter_try(struct multi *multi, struct waiter *me, int (*attempt)(void *arg), void *arg)
 {
-    bool called = load_acquire(&me->word) == CALLED;
+    bool called = exchange_acq_rel(&me->word, LOOKING) == CALLED; /* H2: a call that this undoes is answered below */
     int rc = -EAGAIN;
 
-    store_relaxed(&me->word, LOOKING); /* H2: a call that this undoes is answered by the look below */
     if (!load_acquire(&me->head))
         return -EAGAIN;
     if (called && multi->spin_ns)

@@ -294,9 +294,8 @@ static bool waiter_grant(struct pool *pool, struct waiter *me)
 /* One look of a waiter: the claim's result, -EAGAIN to sleep on. */
 static int waiter_try(struct pool *pool, struct waiter *me, unsigned class, uint64_t *position)
 {
-    bool called = load_acquire(&me->word) == CALLED;
+    bool called = exchange_acq_rel(&me->word, LOOKING) == CALLED; /* H2: a call that this undoes is answered below */
 
-    store_relaxed(&me->word, LOOKING); /* H2: a call that this undoes is answered by the look below */
     while (me->held && stuck(pool) && waiter_grant(pool, me))
         ;
     if (!load_acquire(&me->head))

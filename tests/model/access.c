@@ -10,7 +10,8 @@
  * A read-modify-write may be delayed as well (that of arm64 is, in effect: a later load need not wait for its store): it
  * has its place in the word's order at once, so another coroutine that writes the word makes it be seen first, but
  * loads still give the old value. Buffers keep their order, and loads are not early: IRIW and its kin are not modelled.
- * Words on coroutines' stacks are written at once, as their frames may be gone later.
+ * Words on the stacks of others are written at once, as their frames may be gone later; those on a coroutine's own are
+ * seen at the latest with its next read-modify-write, which every frame that others know of makes before it goes.
  */
 #include "core.h"
 
@@ -59,6 +60,7 @@ static void flush(struct coroutine *who, unsigned n)
         model.rmw_pending -= store->rmw;
     }
     who->buffered -= n;
+    who->own_buffered &= who->buffered > 0;
     memmove(who->buffer, who->buffer + n, who->buffered * sizeof(who->buffer[0]));
 }
 
@@ -81,10 +83,11 @@ void flush_some(struct coroutine *who)
 }
 
 /*
- * Before a write: stores of others to the same word are seen first if they, or this one, are read-modify-writes. So a
- * word whose order a pending read-modify-write has fixed has one coroutine's stores pending only.
+ * Before a write: pending read-modify-writes of others to the same word are seen first, and before one that will be
+ * pending itself their stores as well. So a word whose order a pending read-modify-write has fixed has one coroutine's
+ * stores pending only. A pending plain store may also be overtaken: it then undoes what the other has written.
  */
-static void flush_others(const volatile void *p, bool rmw)
+static void flush_others(const volatile void *p, bool stores)
 {
     for (struct coroutine *who = coroutines; who < coroutines + COROUTINES; who++) {
         unsigned through = 0;
@@ -92,7 +95,7 @@ static void flush_others(const volatile void *p, bool rmw)
         if (who == model.current || who->state == UNUSED)
             continue;
         for (unsigned i = 0; i < who->buffered; i++)
-            if (who->buffer[i].p == p && (rmw || who->buffer[i].rmw))
+            if (who->buffer[i].p == p && (stores || who->buffer[i].rmw))
                 through = i + 1;
         if (through)
             flush(who, through);
@@ -107,12 +110,18 @@ static void buffer_add(volatile void *p, unsigned size, uint64_t value, bool rmw
         flush(me, 1);
     me->buffer[me->buffered++] = (struct pending){p, value, (uint8_t)size, rmw, seq};
     me->seq_buffered += seq;
+    me->own_buffered |= on_a_stack(p);
     model.rmw_pending += rmw;
 }
 
 static bool delays(const volatile void *p)
 {
-    return model.weak && !model.calm && !on_a_stack(p);
+    return model.weak && !model.calm && (!on_a_stack(p) || on_own_stack(p));
+}
+
+static bool delays_rmw(const volatile void *p)
+{
+    return model.delay_rmw && delays(p) && !on_a_stack(p);
 }
 
 /* --- the accesses ----------------------------------------------------------------------------------------------- */
@@ -177,8 +186,8 @@ static uint64_t rmw_begin(volatile void *p, unsigned size, enum order order)
     struct coroutine *me = model.current;
 
     if (model.weak)
-        flush_others(p, true);
-    if (order == SEQ && me->seq_buffered)
+        flush_others(p, delays_rmw(p));
+    if ((order == SEQ && me->seq_buffered) || me->own_buffered)
         flush_all(me);
     for (unsigned i = 0; i < me->buffered; i++)
         if (me->buffer[i].p == p) {
@@ -190,7 +199,7 @@ static uint64_t rmw_begin(volatile void *p, unsigned size, enum order order)
 
 static void rmw_end(volatile void *p, unsigned size, uint64_t value, enum order order)
 {
-    if (model.delay_rmw && delays(p)) {
+    if (delays_rmw(p)) {
         buffer_add(p, size, value, true, order == SEQ);
         return;
     }
@@ -223,7 +232,7 @@ bool model_cas(volatile void *p, unsigned size, uint64_t *expected, uint64_t val
     step(site);
     memory_check(p);
     if (model.weak)
-        flush_others(p, true);
+        flush_others(p, delays_rmw(p));
     uint64_t before = visible(p, size);
     if (before == cut(*expected, size)) { /* a failure is a relaxed load, whatever the order */
         rmw_begin(p, size, order);

@@ -43,6 +43,7 @@ struct coroutine {
     const void *stack_base; /* of the pool's stack that it pretends to run on */
     struct pending buffer[BUFFERED];
     unsigned buffered, seq_buffered;
+    bool own_buffered; /* one of them is to its own stack */
     char tls[TLS_BYTES];
 };
 
@@ -107,6 +108,7 @@ void flush_some(struct coroutine *who);
 void memory_reset(void);
 void memory_check(const volatile void *p);
 bool on_a_stack(const volatile void *p);
+bool on_own_stack(const volatile void *p);
 
 /* --- reactor.c --- */
 void reactors_reset(void);

@@ -147,6 +147,11 @@ bool on_a_stack(const volatile void *p)
     return (uintptr_t)p - (uintptr_t)stacks < (uintptr_t)COROUTINES * STACK_BYTES;
 }
 
+bool on_own_stack(const volatile void *p)
+{
+    return ((uintptr_t)p - (uintptr_t)stacks) / STACK_BYTES == (uintptr_t)(model.current - coroutines);
+}
+
 static void coroutine_main(void)
 {
     struct coroutine *me = model.current;
