@@ -56,7 +56,7 @@ static struct finding examine(struct multi *multi, struct pool *pool)
     for (unsigned i = 0; i < used; i++) {
         const struct worker *worker = worker_at(pool, i);
         if (worker && load_acquire(&worker->state) == RP_WORKER_RUNNING && load_relaxed(&worker->since) < before)
-            f.hung++; /* since: of this task or an earlier one, and then the next look knows better */
+            f.hung++; /* since: of this task, or of one that has just ended and hung */
     }
     rcu_exit();
     return f;
@@ -95,7 +95,7 @@ static void spare_adjust(struct member *member, const struct finding *f)
 
     for (; spare > f->hung; spare--)
         extra_return(member->pool);
-    while (member->out && spare < f->hung && extra_grant(member->pool))
+    while (load_relaxed(&member->out) && spare < f->hung && extra_grant(member->pool)) /* our own word */
         spare++;
     store_relaxed(&member->spare, spare); /* a report's figure */
 }
@@ -130,15 +130,15 @@ static bool look_at(struct multi *multi, struct member *member)
     struct finding f = examine(multi, member->pool);
 
     if (load_seq(&multi->state) & MULTI_CLOSED || runq_closed(&member->pool->runq))
-        return f.flight || member->out;
-    if (member->out) {
+        return f.flight;
+    if (load_relaxed(&member->out)) { /* our own word */
         nurse(multi, member, &f);
     } else {
         spare_adjust(member, &f);
         if (is_sick(&f))
             take_out(multi, member, &f);
     }
-    return f.flight || member->out || load_relaxed(&member->spare); /* our own words */
+    return f.flight || load_relaxed(&member->out) || load_relaxed(&member->spare); /* our own words */
 }
 
 /* --- the thread --------------------------------------------------------------------------------------------------- */
@@ -176,7 +176,8 @@ static void health_sleep(struct multi *multi, bool more)
 
     if (!more) {
         store_seq(&health->armed, 0);
-        if (any_flight(multi)) /* came before the line above, and left the arming to us */
+        rcu_wait();            /* a submit that found it set, and takes the fast path, is through after this */
+        if (any_flight(multi)) /* came before, and left the arming to us */
             store_seq(&health->armed, 1);
     }
     while (!load_seq(&health->stop)) {

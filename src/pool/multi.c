@@ -682,7 +682,7 @@ static void info_fill(const struct member *member, unsigned weight, struct rp_mu
         .waiting = pool_waiting(pool),
         .closed = runq_closed(&pool->runq),
         .spare = load_relaxed(&member->spare), /* a report's figure */
-        .out = member->out,
+        .out = load_relaxed(&member->out),     /* likewise */
     };
 }
 

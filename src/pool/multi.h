@@ -23,7 +23,7 @@ struct member {
     struct pool *pool;          /* constant; readable as long as the pool is */
     unsigned index;             /* constant */
     uint32_t weight;            /* l */
-    bool out;                   /* l: not in the rotation; written by h */
+    _Atomic uint32_t out;       /* l: 1: not in the rotation; written by h; r */
     _Atomic uint32_t spare;     /* h; r: extra workers granted for hung ones */
     int cause;                  /* h: of `out` */
     bool watched;               /* under the lobby's lock */
@@ -45,6 +45,7 @@ struct roster {
     unsigned members; /* how many of by_index are not NULL */
     unsigned slots;
     unsigned seats;  /* 0 only if there is no member */
+    bool all_out;    /* and so all in */
     uint32_t sample; /* RP_AUTO looks at the load every so many turns, less one: a power of two, about the seats */
     struct member **by_index;
     struct seat seat[];
@@ -155,6 +156,8 @@ int roster_set_weight(struct multi *multi, unsigned index, unsigned weight);
 int roster_set_out(struct multi *multi, struct member *member, bool out);
 /* The member of the smallest number from *index on, held as a guest of its pool; NULL: no more. *index becomes the next. */
 struct member *roster_next(struct multi *multi, unsigned *index);
+/* The same of those in the rotation. */
+struct member *roster_next_in(struct multi *multi, unsigned *index);
 /* The same of exactly that number. */
 struct member *roster_hold(struct multi *multi, unsigned index);
 
@@ -184,6 +187,7 @@ void lobby_init(struct lobby *lobby);
 int lobby_wait(struct multi *multi, int64_t deadline, struct rp_ctx *ctx, int (*attempt)(void *arg), void *arg);
 /* Something changed that a blocked submitter may wait for. Any thread, also under a pool's lock. */
 void lobby_progress(struct lobby *lobby);
+/* A pool has come into the table. */
 void lobby_pool_added(struct multi *multi);
 
 /* Whether a newcomer may submit past those who wait. */
@@ -204,12 +208,12 @@ bool health_is_self(const struct multi *multi);
 void health_arm_slow(struct multi *multi);
 
 /*
- * A task comes. Looked at before its submit: one that slips past a check that just goes to sleep is seen when the next
- * one comes, and until then nobody waits behind it.
+ * A task comes: before its submit in the section that submits it, for whose end a check that goes to sleep waits before
+ * its last look (health_sleep); and after its submit if that was not in one section.
  */
 static inline void health_arm(struct multi *multi)
 {
-    if (__builtin_expect(!load_relaxed(&multi->health.armed), 0)) /* see above */
+    if (__builtin_expect(!load_seq(&multi->health.armed), 0))
         health_arm_slow(multi);
 }
 

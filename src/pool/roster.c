@@ -121,8 +121,9 @@ static void roster_seat(struct roster *roster)
 
     for (unsigned i = 0; i < roster->slots; i++) {
         roster->members += roster->by_index[i] != NULL;
-        well += roster->by_index[i] && !roster->by_index[i]->out;
+        well += roster->by_index[i] && !load_relaxed(&roster->by_index[i]->out); /* under the lock */
     }
+    roster->all_out = !well;
     for (unsigned i = 0; i < roster->slots; i++) {
         const struct member *member = roster->by_index[i];
         if (member && (!member->out || !well))
@@ -173,9 +174,13 @@ static struct roster *roster_publish_locked(struct multi *multi, struct roster *
     return old;
 }
 
-/* After this nobody reads the old table, nor a pool that only it named, unless as a guest. */
+/*
+ * After this nobody reads the old table, nor a pool that only it named, unless as a guest. Who waits for room looks at
+ * the new one.
+ */
 static void roster_retire(struct multi *multi, struct roster *old)
 {
+    lobby_progress(&multi->lobby);
     rcu_wait();
     if (old)
         roster_free(multi, old);
@@ -318,18 +323,18 @@ static int member_change(struct multi *multi, unsigned index, const struct membe
     struct member *member = member_at_locked(multi, index);
     if (member && (!expected || member == expected)) {
         uint32_t weight = member->weight;
-        bool out = member->out;
+        uint32_t out = load_relaxed(&member->out); /* under the lock, as below */
         if (change.weight)
             member->weight = *change.weight;
         if (change.out)
-            member->out = *change.out;
+            store_relaxed(&member->out, *change.out);
         roster = roster_copy_locked(multi, NULL, RP_MULTI_POOLS_MAX);
         rc = roster ? 0 : -ENOMEM;
         if (roster) {
             old = roster_publish_locked(multi, roster);
         } else {
             member->weight = weight;
-            member->out = out;
+            store_relaxed(&member->out, out);
         }
     }
     rp_lock_release(&multi->lock);
@@ -351,24 +356,37 @@ int roster_set_out(struct multi *multi, struct member *member, bool out)
 /* --- holding ------------------------------------------------------------------------------------------------------ */
 
 /* In a section the table's pools can be read; counted as a guest there, a pool stays until guest_leave. */
-struct member *roster_next(struct multi *multi, unsigned *index)
+static struct member *next(struct multi *multi, unsigned *index, bool in)
 {
     struct member *found = NULL;
 
     rcu_enter();
     const struct roster *roster = load_acquire(&multi->roster);
-    for (; roster && *index < roster->slots && !found; ++*index)
+    for (; roster && *index < roster->slots && !found; ++*index) {
         found = roster->by_index[*index];
+        if (found && in && load_relaxed(&found->out) && !roster->all_out) /* seen late: the table's successor is */
+            found = NULL;
+    }
     if (found)
         add_seq(&found->pool->guests, 1);
     rcu_exit();
     return found;
 }
 
+struct member *roster_next(struct multi *multi, unsigned *index)
+{
+    return next(multi, index, false);
+}
+
+struct member *roster_next_in(struct multi *multi, unsigned *index)
+{
+    return next(multi, index, true);
+}
+
 struct member *roster_hold(struct multi *multi, unsigned index)
 {
-    unsigned next = index;
-    struct member *member = roster_next(multi, &next);
+    unsigned from = index;
+    struct member *member = roster_next(multi, &from);
 
     if (!member || member->index == index)
         return member;

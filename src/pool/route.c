@@ -109,14 +109,17 @@ static int try_least(const struct route *route)
     }
 }
 
-/* To any that has room. What looks open may still refuse a newcomer in favour of those who block at that very pool. */
+/*
+ * To any of the rotation that has room. What looks open may still refuse a newcomer in favour of those who block at that
+ * very pool.
+ */
 static int try_all(void *arg)
 {
     const struct route *route = arg;
     struct member *member;
     int rc = try_least(route);
 
-    for (unsigned i = 0; rc == -EAGAIN && (member = roster_next(route->multi, &i));) {
+    for (unsigned i = 0; rc == -EAGAIN && (member = roster_next_in(route->multi, &i));) {
         tell_pool(route->at, member->pool);
         if (balance_room(member->pool))
             rc = submit_held(route->multi, member->pool, route->entry, without_blocking(route), false);
@@ -349,12 +352,12 @@ static int route_part(const struct rp_multi *handle, const struct rp_task *tasks
     if (rc || (rc = multi_enter(handle, &route.multi)))
         return rc;
     struct multi *multi = route.multi;
+    health_arm(multi);
     if (load_relaxed(&multi->strategy) == RP_CUSTOM) { /* from when it is seen */
         handle_exit();
         rc = route_custom(handle, &route);
         return rc ? rc : 1;
     }
-    health_arm(multi);
     const struct roster *roster = load_acquire(&multi->roster);
     const struct seat *seat = roster ? balance_choose(multi, roster, &switched) : NULL;
     if (!*size && seat)

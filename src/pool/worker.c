@@ -163,11 +163,11 @@ static inline __attribute__((always_inline)) bool entry_run(struct worker *worke
                                                             const struct entry *entry)
 {
     const char *label = entry->plain ? NULL : entry->label;
+    store_relaxed(&worker->since, coarse_now());           /* a report's figure; before the state, for health.c */
     if (load_relaxed(&worker->state) != RP_WORKER_RUNNING) /* own word */
         worker_turn(worker, RP_WORKER_RUNNING);
     if (load_relaxed(&worker->label) != label) /* own word */
         store_release(&worker->label, label);
-    store_relaxed(&worker->since, coarse_now()); /* a report's figure */
     worker->frame.label = label;
     worker->frame.phase = FRAME_OPEN;
     if (!entry->plain && entry->timeout) {

@@ -3,6 +3,8 @@
  */
 #include "multi.h"
 
+#include <sys/syscall.h>
+
 struct diary {
     struct rp_multi *multi;
     _Atomic uint32_t out, rebooted, back, cause, index, spare;
@@ -127,6 +129,36 @@ Test(multi_health, the_only_pool_is_rebooted_without_refusing_anybody)
     multi_end(multi);
 }
 
+static int choose_first(void *user, const struct rp_multi_view *pools, unsigned n)
+{
+    (void)user;
+    (void)pools;
+    return n ? 0 : -ENOENT;
+}
+
+/* The check sleeps until a submit comes, of whatever form. */
+Test(multi_health, a_batch_by_the_users_strategy_wakes_the_check)
+{
+    struct diary diary = {0};
+    struct gate gate = {0};
+    struct rp_pool_options pool = {.log_level = RP_LOG_NONE};
+    struct rp_multi_options options = {.pool = &pool,
+                                       .health_ns = 1 * MS,
+                                       .hang_ns = 20 * MS,
+                                       .on_health = on_health,
+                                       .health_user = &diary,
+                                       .choose = choose_first};
+    struct rp_multi *multi = multi_make(2, 1, RP_CUSTOM, &options);
+    struct rp_task task = {.fn = gate_pass, .arg = &gate};
+
+    nap(20 * MS); /* for the check to go to sleep; if it has not by then, the test sees less and still passes */
+    cr_assert_eq(rp_multi_submit_batch(multi, &task, 1), 1);
+    AWAIT(load_seq(&diary.out) == 1);
+    cr_assert_eq(load_seq(&diary.index), 0);
+    gate_open(&gate);
+    multi_end(multi);
+}
+
 static void beating(void *arg)
 {
     struct gate *gate = arg;
@@ -136,6 +168,41 @@ static void beating(void *arg)
         rp_heartbeat();
         nap(MS);
     }
+}
+
+/* Adversary: a sick pool whose queue has room, and a full one that works. Holds: nothing is put behind the hung task. */
+Test(multi_health, a_sick_pool_gets_nothing_though_all_others_are_full)
+{
+    struct diary diary = {0};
+    struct gate gate = {0}, spare = {0}, full = {0};
+    _Atomic uint32_t ran = 0;
+    struct caller caller;
+    struct rp_pool_options pool = {.queue_depth = 2, .max_extra = 1, .log_level = RP_LOG_NONE};
+    struct rp_multi_options options = {
+        .pool = &pool, .health_ns = 2 * MS, .hang_ns = 200 * MS, .on_health = on_health, .health_user = &diary};
+    struct rp_multi *multi = multi_make(2, 1, RP_ROUND_ROBIN, &options);
+
+    hold_pool(multi, 0, &gate, 1);
+    cr_assert_eq(rp_pool_submit(rp_multi_pool(multi, 1), beating, &full), 0);
+    cr_assert_eq(rp_multi_submit(multi, count_task, (void *)&ran), 0);
+    AWAIT(load_seq(&diary.back) == 1); /* by its one spare worker */
+    AWAIT(given(multi, 0) == 1);
+    hold_pool(multi, 0, &spare, 1);
+    AWAIT(load_seq(&diary.out) == 2 && load_seq(&diary.rebooted) == 2);
+    for (int i = 0; i < 4 && rp_pool_try_submit(rp_multi_pool(multi, 1), count_task, (void *)&ran) == 0; i++)
+        ;
+    int rc = rp_multi_try_submit(multi, count_task, (void *)&ran);
+    caller_start(&caller, (struct rp_pool *)(void *)multi, submit_gated, &full);
+    AWAIT(multi_look(multi).blocked == 1 || load_seq(&caller.returned));
+    if (load_seq(&diary.out) == 2) { /* else the other one has seemed sick, too, for want of the CPU */
+        cr_assert_eq(rc, -EAGAIN);
+        cr_assert_eq(given(multi, 0), 2);
+    }
+    gate_open(&full);
+    cr_assert_eq(caller_end(&caller), 0);
+    gate_open(&spare);
+    gate_open(&gate);
+    multi_end(multi);
 }
 
 /* Its age is reset again and again; another pool hangs meanwhile, which shows that looks were made. */
@@ -177,28 +244,59 @@ Test(multi_health, the_callback_may_destroy)
     ASSERT_NOTHING_LEFT(before);
 }
 
-/* With nothing in flight its thread sleeps without a time limit: it takes no turn at all. */
+/* Whether the check's thread sleeps without a time limit, so that it takes no turn at all. */
+static bool check_is_asleep(void)
+{
+    unsigned long nr, word, op, value, timeout = 1;
+    char state[256];
+    DIR *tasks = opendir("/proc/self/task");
+
+    cr_assert_not_null(tasks);
+    for (struct dirent *entry; (entry = readdir(tasks));)
+        if (entry->d_name[0] != '.' && thread_is_named(entry->d_name, "rp-health")) {
+            thread_file(entry->d_name, "syscall", state, sizeof(state));
+            if (sscanf(state, "%lu %lx %lx %lx %lx", &nr, &word, &op, &value, &timeout) != 5 || nr != SYS_futex)
+                timeout = 1;
+        }
+    closedir(tasks);
+    return timeout == 0;
+}
+
 Test(multi_health, is_asleep_while_nothing_is_in_flight)
 {
     struct diary diary = {0};
     struct rp_multi *multi = watched(&diary, 2, 1, 0);
     _Atomic uint32_t ran = 0;
-    char state[256];
 
     cr_assert_eq(rp_multi_submit(multi, count_task, (void *)&ran), 0);
     AWAIT(load_seq(&ran) == 1);
-    nap(30 * MS); /* to go to sleep; if it has not by then, the test sees less and still passes */
+    AWAIT(check_is_asleep());
     cr_assert_eq(count_threads_named("rp-health"), 1);
-    DIR *tasks = opendir("/proc/self/task");
-    cr_assert_not_null(tasks);
-    for (struct dirent *entry; (entry = readdir(tasks));)
-        if (entry->d_name[0] != '.' && thread_is_named(entry->d_name, "rp-health")) {
-            thread_file(entry->d_name, "syscall", state, sizeof(state));
-            unsigned long nr, word, op, value, timeout;
-            if (sscanf(state, "%lu %lx %lx %lx %lx", &nr, &word, &op, &value, &timeout) == 5)
-                cr_assert_eq(timeout, 0, "it sleeps with a time limit: %s", state);
-        }
-    closedir(tasks);
+    multi_end(multi);
+}
+
+/* A pool that was out when all was released stays so; nothing in it wants a look. */
+Test(multi_health, is_asleep_after_the_release_of_a_sick_pool)
+{
+    struct diary diary = {0};
+    struct gate gate = {0}, spare = {0};
+    _Atomic uint32_t ran = 0;
+    struct rp_multi *multi = watched(&diary, 2, 1, 1);
+
+    hold_pool(multi, 0, &gate, 1);
+    cr_assert_eq(rp_multi_submit(multi, count_task, (void *)&ran), 0);
+    AWAIT(load_seq(&diary.back) == 1);
+    hold_pool(multi, 0, &spare, 1);
+    AWAIT(load_seq(&diary.out) == 2 && load_seq(&diary.rebooted) == 2);
+    cr_assert_eq(rp_multi_release(multi), 0);
+    gate_open(&gate);
+    gate_open(&spare);
+    cr_assert_eq(rp_multi_release_until(multi, rp_after(PATIENCE), NULL), 0);
+    AWAIT(check_is_asleep());
+    cr_assert_eq(rp_multi_reboot(multi), 0);
+    for (uint32_t i = 0; i < 8; i++)
+        cr_assert_eq(rp_multi_submit(multi, count_task, (void *)&ran), 0);
+    AWAIT(load_seq(&ran) == 9 && !is_out(multi, 0)); /* as the first submit has it looked at again */
     multi_end(multi);
 }
 
