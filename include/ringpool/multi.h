@@ -171,7 +171,7 @@ RP_API int rp_multi_strand_create(struct rp_strand **strand, struct rp_multi *mu
 /*
  * Sets the capacity of all pools together. Each gets at least 1, and of the rest a share by its weight of options and
  * rp_multi_set_weight (equal weights: shares that differ by 1 at most); the shares add up to `capacity` exactly. 0: each
- * the default, computed anew; RP_UNLIMITED: each.
+ * the default, computed anew; RP_UNLIMITED: each. Of two calls that race the later one holds for all pools.
  * -EINVAL: fewer than pools, or a share below a pool's min_workers or above RP_WORKERS_MAX: then nothing changed.
  */
 RP_API int rp_multi_tune(struct rp_multi *multi, unsigned capacity);

@@ -161,8 +161,23 @@ static unsigned hold_locked(struct multi *multi, struct held *held, unsigned roo
     return n;
 }
 
-/* Holds the pools of the moment, or nothing and -ENOMEM. held_leave gives them back. */
-static int hold_all(struct multi *multi, bool draining, struct held **held, unsigned *n)
+/* Opens or closes: the new state, whose count has changed if that has. A multi pool that is destroyed stays closed. */
+static uint32_t state_set_locked(struct multi *multi, bool closed)
+{
+    uint32_t state = load_seq(&multi->state); /* only written under the lock that we hold */
+
+    if (closed != ((state & MULTI_CLOSED) != 0) && !(state & MULTI_DYING)) {
+        state = (state ^ MULTI_CLOSED) + MULTI_GENERATION;
+        store_seq(&multi->state, state);
+    }
+    return state;
+}
+
+/*
+ * Holds the pools of the moment, or nothing and -ENOMEM. held_leave gives them back. `closed`, if not NULL: closes the
+ * multi pool in the same moment, so that none is added which is not held; *closed becomes the state.
+ */
+static int hold_all(struct multi *multi, bool draining, struct held **held, unsigned *n, uint32_t *closed)
 {
     for (;;) {
         rp_lock_acquire(&multi->lock);
@@ -175,6 +190,8 @@ static int hold_all(struct multi *multi, bool draining, struct held **held, unsi
         bool fits = members_locked(multi, draining) <= room;
         if (fits)
             *n = hold_locked(multi, *held, room, draining);
+        if (fits && closed)
+            *closed = state_set_locked(multi, true);
         rp_lock_release(&multi->lock);
         if (fits)
             return 0;
@@ -222,6 +239,33 @@ static int divide_capacity(struct held *held, unsigned n, unsigned capacity)
     return 0;
 }
 
+/* The total asked for becomes the latest. */
+static uint64_t total_set(struct multi *multi, unsigned capacity)
+{
+    rp_lock_acquire(&multi->lock);
+    uint64_t total = ((load_seq(&multi->total) >> 32) + 1) << 32 | capacity;
+    store_seq(&multi->total, total);
+    rp_lock_release(&multi->lock);
+    return total;
+}
+
+/* Of tunes that race each goes on until the pools are as the latest has said, for it may have undone a part of that. */
+static int tune_all(struct multi *multi, struct held *held, unsigned n, unsigned capacity)
+{
+    int rc = divide_capacity(held, n, capacity);
+    uint64_t total = rc ? 0 : total_set(multi, capacity), latest = total;
+
+    while (!rc) {
+        for (unsigned i = 0; i < n && !rc; i++)
+            rc = pool_tune(held[i].member->pool, held[i].share, true); /* it may just be rebooted or removed */
+        latest = load_seq(&multi->total);
+        if (latest == total || divide_capacity(held, n, (unsigned)latest))
+            break;
+        total = latest;
+    }
+    return rc;
+}
+
 int rp_multi_tune(struct rp_multi *handle, unsigned capacity)
 {
     struct multi *multi;
@@ -231,11 +275,9 @@ int rp_multi_tune(struct rp_multi *handle, unsigned capacity)
 
     if (rc)
         return rc;
-    rc = load_seq(&multi->state) & MULTI_CLOSED ? -ESHUTDOWN : hold_all(multi, false, &held, &n);
+    rc = load_seq(&multi->state) & MULTI_CLOSED ? -ESHUTDOWN : hold_all(multi, false, &held, &n, NULL);
     if (!rc) {
-        rc = divide_capacity(held, n, capacity);
-        for (unsigned i = 0; i < n && !rc; i++)
-            rc = pool_tune(held[i].member->pool, held[i].share, true); /* it may just be rebooted or removed */
+        rc = tune_all(multi, held, n, capacity);
         held_leave(multi, held, n);
     }
     multi_guest_leave(multi);
@@ -292,7 +334,7 @@ int rp_multi_prewarm(struct rp_multi *handle, unsigned workers)
 
     if (rc)
         return rc;
-    rc = load_seq(&multi->state) & MULTI_CLOSED ? -ESHUTDOWN : hold_all(multi, false, &held, &n);
+    rc = load_seq(&multi->state) & MULTI_CLOSED ? -ESHUTDOWN : hold_all(multi, false, &held, &n, NULL);
     if (!rc) {
         rc = prewarm(held, n, workers);
         held_leave(multi, held, n);
@@ -396,12 +438,9 @@ void multi_settle_pool(struct multi *multi, struct pool *pool)
 static int state_change(struct multi *multi, bool closed)
 {
     rp_lock_acquire(&multi->lock);
-    uint32_t state = load_seq(&multi->state);
-    int rc = state & MULTI_DYING && !closed ? -ESHUTDOWN : 0;
-    if (!rc)
-        store_seq(&multi->state, ((state & ~(uint32_t)MULTI_CLOSED) + MULTI_GENERATION) | (closed ? MULTI_CLOSED : 0));
+    uint32_t state = state_set_locked(multi, closed);
     rp_lock_release(&multi->lock);
-    return rc;
+    return state & MULTI_DYING && !closed ? -ESHUTDOWN : 0;
 }
 
 static int open_or_close(struct multi *multi, bool closed)
@@ -440,12 +479,31 @@ int rp_multi_reboot(struct rp_multi *handle)
 
 /* --- waiting for the end ------------------------------------------------------------------------------------------ */
 
-/* Who waits for all pools. `at`: the one whose queue it may be helping with; beyond all once it is through. */
+/*
+ * Who waits for all pools. `at`: the one whose queue it may be helping with; beyond all once it is through; `closed`: the
+ * state in which it closed them, and in which it waits.
+ */
 struct waiter {
     struct multi *multi;
     struct held *held;
     unsigned n, at;
+    uint32_t closed;
 };
+
+static bool still_closed(const struct waiter *me)
+{
+    return (load_seq(&me->multi->state) & ~(uint32_t)MULTI_DYING) == (me->closed & ~(uint32_t)MULTI_DYING);
+}
+
+/* Which of the pool's lives the waiter ends. If the multi pool was rebooted meanwhile, the pool is open after this. */
+static uint32_t waiter_close(const struct waiter *me, struct pool *pool)
+{
+    uint32_t generation = pool_close(pool, false);
+
+    if (!still_closed(me))
+        multi_settle_pool(me->multi, pool);
+    return generation;
+}
 
 /*
  * Also where a task that the waiter helps with ends the thread. What that task was a guest of, panic.c has left.
@@ -474,10 +532,20 @@ static void waiter_join(struct waiter *me)
 
     for (unsigned i = 0; i < me->n; i++) {
         struct pool *pool = me->held[i].member->pool;
-        me->held[i].ender = (struct ender){.pool = pool, .inside = inside, .generation = pool_close(pool, false)};
+        me->held[i].ender = (struct ender){.pool = pool, .inside = inside, .generation = waiter_close(me, pool)};
     }
     for (unsigned i = 0; i < me->n; i++)
         ender_join(&me->held[i].ender);
+}
+
+/* One pool alone may be rebooted, by a health check that has begun before the release: it is closed again. */
+static int waiter_wait_at(struct waiter *me, struct ender *ender, int64_t deadline)
+{
+    int rc;
+
+    while ((rc = ender_wait(ender, deadline, false)) == -ESHUTDOWN && still_closed(me))
+        ender->generation = waiter_close(me, ender->pool);
+    return rc;
 }
 
 static int waiter_wait(struct waiter *me, int64_t deadline)
@@ -485,7 +553,7 @@ static int waiter_wait(struct waiter *me, int64_t deadline)
     int rc = 0;
 
     for (me->at = 0; me->at < me->n && !rc; me->at++)
-        rc = ender_wait(&me->held[me->at].ender, deadline, false);
+        rc = waiter_wait_at(me, &me->held[me->at].ender, deadline);
     me->at = me->n;
     return rc;
 }
@@ -501,9 +569,7 @@ int rp_multi_release_until(struct rp_multi *handle, int64_t deadline, struct rp_
     int rc = multi_guest_enter(handle, &me.multi);
     if (rc)
         return rc;
-    rc = hold_all(me.multi, true, &me.held, &me.n); /* before anything is closed: it may fail */
-    if (!rc)
-        rc = state_change(me.multi, true);
+    rc = hold_all(me.multi, true, &me.held, &me.n, &me.closed);
     if (rc) {
         multi_guest_leave(me.multi);
         return rc;
@@ -741,8 +807,7 @@ static void multi_free(struct multi *multi)
 static void pools_end(struct multi *multi, bool wait)
 {
     rp_lock_acquire(&multi->lock);
-    uint32_t state = load_seq(&multi->state);
-    store_seq(&multi->state, (state + MULTI_GENERATION) | MULTI_CLOSED | MULTI_DYING);
+    store_seq(&multi->state, state_set_locked(multi, true) | MULTI_DYING);
     rp_lock_release(&multi->lock);
     health_stop(multi);
     struct roster *all = roster_take_all(multi);

@@ -97,11 +97,12 @@ struct multi {
     struct lobby lobby;
 
     alignas(CACHE_APART) struct rp_lock lock;
-    struct cds_list_head draining;     /* l: members that were removed and have not ended */
-    struct rp_pool_snapshot retired;   /* l: counters of those that have */
-    _Atomic uint32_t state;            /* MULTI_CLOSED, MULTI_DYING, and a count of changes above */
-    _Atomic uint32_t unfinished;       /* futex: pools taken out whose memory is not freed yet */
-    _Atomic uint32_t guests;           /* futex: calls outside of an RCU section, and the health check's thread */
+    struct cds_list_head draining;   /* l: members that were removed and have not ended */
+    struct rp_pool_snapshot retired; /* l: counters of those that have */
+    _Atomic uint64_t total;          /* l: the latest total of a tune, and a count of tunes above */
+    _Atomic uint32_t state;          /* l: MULTI_CLOSED, MULTI_DYING, and a count of changes of the first above */
+    _Atomic uint32_t unfinished;     /* futex: pools taken out whose memory is not freed yet; GUESTS_AWAITED */
+    _Atomic uint32_t guests; /* futex: calls outside of an RCU section, and the health check's thread; GUESTS_AWAITED */
     _Atomic uint32_t deferred, reaped; /* destroyed from inside: the last one out posts reap */
     _Atomic uint64_t rejected;         /* submits that found no open pool */
     struct work reap;

@@ -70,6 +70,20 @@ static void spread(void)
     close_multi();
 }
 
+/* More submitters than there is room for, who come and go at the head of the list while tasks end. */
+static void blocked(void)
+{
+    open_multi(1 + choose(2), 1, any_strategy());
+    for (int i = 0; i < 8; i++)
+        job_new();
+    for (int i = 0; i < 8; i += 2)
+        actor("submitter", submit_pair, &ledger.job[i]);
+    actors_join();
+    accepted_check();
+    all_fates_and_rest();
+    close_multi();
+}
+
 static void exchange_pools(void *arg)
 {
     unsigned first = choose(2);
@@ -215,6 +229,62 @@ static void release_reboot(void)
     close_multi();
 }
 
+static void release_multi_until(void *arg)
+{
+    (void)arg;
+    int rc = rp_multi_release_until(ledger.multi, 0, NULL);
+    must(rc == 0 || rc == -ESHUTDOWN || rc == -ENOMEM, "release_until: %d", rc);
+}
+
+static void add_pool(void *arg)
+{
+    (void)arg;
+    int rc = rp_multi_add(ledger.multi, 1);
+    must(rc == 2 || rc == -ESHUTDOWN || rc == -ENOMEM || rc == -EAGAIN, "add: %d", rc);
+}
+
+/* So do those that wait for the end, which misses no pool that is being added. */
+static void release_until_races(void)
+{
+    open_multi(2, 1, RP_ROUND_ROBIN);
+    for (int i = 0; i < 2; i++)
+        job_new();
+    actor("release", release_multi_until, NULL);
+    if (choose(2))
+        actor("reboot", reboot_multi, NULL);
+    if (choose(2))
+        actor("add", add_pool, NULL);
+    actor("submitter", submit_pair, &ledger.job[0]);
+    actors_join();
+    settle(false);
+    fates_check();
+    bool closed = rp_multi_is_closed(ledger.multi);
+    for (unsigned i = 0; i < 3; i++)
+        if (rp_multi_pool(ledger.multi, i))
+            must(rp_pool_is_closed(rp_multi_pool(ledger.multi, i)) == closed, "pool %u is not as all", i);
+    close_multi();
+}
+
+static void tune_multi(void *arg)
+{
+    const unsigned *total = arg;
+    must(rp_multi_tune(ledger.multi, *total) == 0, "tune");
+}
+
+/* Of two totals that race the capacities add up to one. */
+static void tunes(void)
+{
+    static unsigned totals[] = {2, 7};
+
+    open_multi(2, 1, RP_ROUND_ROBIN);
+    actor("tune", tune_multi, &totals[0]);
+    actor("tune", tune_multi, &totals[1]);
+    actors_join();
+    unsigned total = rp_multi_cap(ledger.multi);
+    must(total == 2 || total == 7, "the capacities add up to %u", total);
+    close_multi();
+}
+
 static void destroy_multi(void *arg)
 {
     (void)arg;
@@ -237,11 +307,14 @@ static void destroy_calls(void)
 
 const struct scenario scenarios_multi[] = {
     {"multi-spread", "every strategy loses no task and leaves none lying", spread},
+    {"multi-blocked", "at strict capacity every blocked submitter is served", blocked},
     {"multi-exchange", "pools come and go under submitters", exchange},
     {"multi-served-by-any", "room in any pool serves all that wait", served_by_any},
     {"multi-served-by-new", "so does a pool that is added", served_by_new},
     {"multi-release-told", "a release tells all that wait", release_told},
     {"multi-release-reboot", "all pools end as the last one of both has said", release_reboot},
+    {"multi-release-until", "so they do where somebody waits for the end, and pools are added", release_until_races},
+    {"multi-tunes", "the later of two totals wins", tunes},
     {"multi-destroy-calls", "destroy waits for calls that began before", destroy_calls},
     {0},
 };

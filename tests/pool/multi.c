@@ -274,6 +274,47 @@ static void start(struct caller *caller, struct rp_multi *multi, int (*call)(str
     caller_start(caller, (struct rp_pool *)(void *)multi, call, arg);
 }
 
+struct tuner {
+    struct rp_multi *multi;
+    unsigned total;
+    _Atomic uint32_t *ready;
+};
+
+static void *tune_main(void *arg)
+{
+    const struct tuner *me = arg;
+
+    add_seq(me->ready, 1);
+    while (load_seq(me->ready) % 2)
+        cpu_relax();
+    return (void *)(intptr_t)rp_multi_tune(me->multi, me->total);
+}
+
+/* Adversary: two at once, which set one pool after the other. Holds: the shares are those of one of them. */
+Test(multi_tune, of_two_totals_that_race_one_holds)
+{
+    struct rp_multi *multi = multi_make(16, 1, RP_ROUND_ROBIN, NULL);
+    _Atomic uint32_t ready = 0;
+
+    for (int round = 0; round < 300; round++) {
+        struct tuner tuners[2] = {{multi, 16, &ready}, {multi, 160, &ready}};
+        pthread_t threads[2];
+        void *rc;
+        for (int i = 0; i < 2; i++)
+            cr_assert_eq(pthread_create(&threads[i], NULL, tune_main, &tuners[i]), 0);
+        for (int i = 0; i < 2; i++) {
+            cr_assert_eq(pthread_join(threads[i], &rc), 0);
+            cr_assert_null(rc);
+        }
+        unsigned each = cap_of(multi, 0);
+        cr_assert(each == 1 || each == 10);
+        for (unsigned i = 1; i < 16; i++)
+            cr_assert_eq(cap_of(multi, i), each, "round %d: pool %u has %u, pool 0 %u", round, i, cap_of(multi, i),
+                         each);
+    }
+    multi_end(multi);
+}
+
 Test(multi_tune, growth_lets_blocked_submitters_in)
 {
     struct gate gate = {0};
