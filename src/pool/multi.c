@@ -71,8 +71,8 @@ int multi_guest_enter(const struct rp_multi *handle, struct multi **multi)
 /* Destroyed from inside, and the last one is out: the reactor does the rest. In a section. */
 static void maybe_reap(struct multi *multi)
 {
-    if (load_seq(&multi->deferred) && !load_seq(&multi->guests) && !load_seq(&multi->unfinished) &&
-        !exchange_seq(&multi->reaped, 1))
+    if (load_seq(&multi->deferred) && !(load_seq(&multi->guests) & ~GUESTS_AWAITED) &&
+        !(load_seq(&multi->unfinished) & ~GUESTS_AWAITED) && !exchange_seq(&multi->reaped, 1))
         reactor_post(multi->reactor, &multi->reap);
 }
 
@@ -80,10 +80,11 @@ static void maybe_reap(struct multi *multi)
 static void count_down(struct multi *multi, _Atomic uint32_t *count)
 {
     rcu_enter();
-    if (sub_seq(count, 1) == 1) {
-        futex_wake(count, INT_MAX);
+    uint32_t left = sub_seq(count, 1) - 1;
+    if (left == GUESTS_AWAITED)
+        futex_wake(count, 1);
+    if (!(left & ~GUESTS_AWAITED))
         maybe_reap(multi);
-    }
     rcu_exit();
 }
 
@@ -825,9 +826,9 @@ static void pools_end(struct multi *multi, bool wait)
 
 static void count_await(_Atomic uint32_t *count)
 {
-    uint32_t now;
+    uint32_t now = or_seq(count, GUESTS_AWAITED) | GUESTS_AWAITED;
 
-    while ((now = load_seq(count)))
+    for (; now != GUESTS_AWAITED; now = load_seq(count))
         futex_wait(count, now, 0);
 }
 

@@ -11,6 +11,7 @@
 #include <ringpool/completion.h>
 #include <ringpool/context.h>
 #include <ringpool/future.h>
+#include <ringpool/multi.h>
 
 #include <dlfcn.h>
 #include <linux/filter.h>
@@ -255,6 +256,25 @@ Test(calls, a_batch_is_one_wake_up_decision)
     }
     cr_log_info("%u of %d batches met sleepers", rounds_with_a_call, ROUNDS);
     pool_end(pool);
+}
+
+/* Holds: a submit that finds no room and may not wait makes no call, nor does one that takes the long way to it. */
+Test(calls, a_full_multi_pool_refuses_without_one)
+{
+    struct rp_pool_options options = {.allocator = &arena_allocator, .no_purge = true, .prealloc = true};
+    struct spinner spinner = {0};
+    struct rp_multi *multi;
+
+    count_calls();
+    cr_assert_eq(rp_multi_create(&multi, 1, 1, RP_ROUND_ROBIN, &(struct rp_multi_options){.pool = &options}), 0);
+    cr_assert_eq(rp_multi_submit(multi, spin, &spinner), 0);
+    AWAIT(load_seq(&spinner.inside));
+    uint32_t before = load_seq(&calls_made);
+    for (int i = 0; i < TASKS; i++)
+        cr_assert_eq(rp_multi_try_submit(multi, nothing, NULL), -EAGAIN);
+    cr_assert_eq(load_seq(&calls_made) - before, 0, "%u calls", load_seq(&calls_made) - before);
+    store_seq(&spinner.go, 1);
+    cr_assert_eq(rp_multi_destroy(multi), 0);
 }
 
 static int open_by_gate(void *arg, void **value)
