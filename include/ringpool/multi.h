@@ -224,7 +224,8 @@ RP_API struct rp_pool *rp_multi_pool(struct rp_multi *multi, unsigned index);
 
 /*
  * Adds a pool and returns its number. capacity 0: the default. Blocks while its workers are made. Errors as
- * rp_multi_create, and -ENOSPC: RP_MULTI_POOLS_MAX are there; -ESHUTDOWN: released.
+ * rp_multi_create, and -ENOSPC: RP_MULTI_POOLS_MAX are there; -ESHUTDOWN: released. After an error workers that were
+ * made already may still be ending.
  */
 RP_API int rp_multi_add(struct rp_multi *multi, unsigned capacity);
 

@@ -256,7 +256,7 @@ int roster_add(struct multi *multi, unsigned capacity, unsigned weight)
             roster_retire(multi, old);
             return (int)index;
         }
-        pool_end(member->pool, true);
+        pool_end(member->pool, false); /* a guest of it may be waiting for the task that we are in */
         if (rc != -EAGAIN)
             return rc;
     }

@@ -85,6 +85,67 @@ Test(multi_table, a_task_may_remove_its_own_pool)
     ASSERT_NOTHING_LEFT(before);
 }
 
+/* A task that adds a pool whose number is taken meanwhile, so that what it has made must go again. */
+struct adder {
+    struct rp_multi *multi;
+    struct gate stop; /* the superfluous pool's worker ends when it opens */
+    _Atomic uint32_t made, done;
+    _Atomic int rc;
+};
+
+static void configure_adder(void *user, unsigned index, struct rp_pool_options *options)
+{
+    struct adder *me = user;
+
+    options->min_workers = index == 2;
+    if (index == 2 && add_seq(&me->made, 1) == 0)
+        rp_multi_add(me->multi, 1);
+}
+
+static void stop_late(void *user, unsigned worker, void *local)
+{
+    (void)worker;
+    (void)local;
+    gate_pass(&((struct adder *)user)->stop);
+}
+
+static void add_inside(void *arg)
+{
+    struct adder *me = arg;
+
+    store_seq(&me->rc, rp_multi_add(me->multi, 1));
+    store_seq(&me->done, 1);
+}
+
+static int release_all(struct rp_pool *multi, void *unused)
+{
+    (void)unused;
+    return rp_multi_release_until((struct rp_multi *)(void *)multi, rp_after(PATIENCE), NULL);
+}
+
+/*
+ * Adversary: who waits for the end of all holds the pool that add has made in vain, while the task that adds is one of
+ * those that it waits for. Holds: add does not wait for that pool's end.
+ */
+Test(multi_table, an_add_inside_a_task_waits_for_nobody_who_waits_for_the_task)
+{
+    struct adder me = {.rc = 1};
+    struct rp_pool_options pool = {.worker_stop = stop_late, .worker_user = &me};
+    struct rp_multi_options options = {.pool = &pool, .configure = configure_adder, .configure_user = &me};
+    struct caller caller;
+
+    me.multi = multi_make(2, 1, RP_ROUND_ROBIN, &options);
+    cr_assert_eq(rp_pool_submit(rp_multi_pool(me.multi, 0), add_inside, &me), 0);
+    AWAIT(load_seq(&me.stop.inside) == 1);
+    caller_start(&caller, (struct rp_pool *)(void *)me.multi, release_all, NULL);
+    AWAIT(rp_multi_is_closed(me.multi));
+    gate_open(&me.stop);
+    AWAIT(load_seq(&me.done));
+    cr_assert(load_seq(&me.rc) == 3 || load_seq(&me.rc) == -ESHUTDOWN, "add gave %d", load_seq(&me.rc));
+    cr_assert_eq(caller_end(&caller), 0);
+    multi_end(me.multi);
+}
+
 static int submit_gated(struct rp_pool *multi, void *gate)
 {
     return rp_multi_submit((struct rp_multi *)(void *)multi, gate_pass, gate);
