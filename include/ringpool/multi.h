@@ -3,9 +3,10 @@
  *
  * A submit chooses a pool by the strategy. If that one has no room it looks once for the pool with the fewest tasks, and
  * if none has room it does there what the task's overload policy says. A submitter that blocks waits for room in any
- * pool, first in, first out, and is overtaken by at most 1024 later submits plus one for each thread that is inside
- * submit at that moment; but a task of one of the pools waits at its own pool, where a worker stands in for it. The pools
- * share nothing but what their options name: one that is full, panics or hangs costs the others nothing.
+ * pool, first in, first out, and is overtaken by at most 1024 later submits, blocking or not, plus one for each thread
+ * that is inside submit at that moment; after these the overload policy acts as if there were no room. But a task of one
+ * of the pools waits at its own pool, where a worker stands in for it, and is not among those that are counted. The
+ * pools share nothing but what their options name: one that is full, panics or hangs costs the others nothing.
  *
  * Pools are numbered from 0. rp_multi_add gives the lowest number that is free; the number of a removed pool stays free
  * until then. Pools come and go while everything else runs: a submit lands in a pool of the moment or returns an error.
@@ -89,7 +90,8 @@ struct rp_multi_options {
                                            log, name, allocator and backend from here as well. NULL: defaults. To the
                                            name each pool adds a dot and its number, cutting the name so that all fits */
     void (*configure)(void *user, unsigned index, struct rp_pool_options *options); /* before pool `index` is made: may
-                                           change its options (other CPUs for each, say). NULL: all alike */
+                                           change its options (other CPUs for each, say), and may call anything but
+                                           destroy. NULL: all alike */
     void *configure_user;
     const unsigned *weights;      /* one for each pool of create, at least 1 (-EINVAL); copied. NULL: 1 each */
     bool weigh_by_capacity;       /* the weight is multiplied by the pool's capacity of the moment */

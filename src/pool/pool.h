@@ -385,8 +385,12 @@ bool submit_fast(struct pool *pool, const struct entry *entry, unsigned class);
 unsigned submit_fast_batch(struct pool *pool, const struct rp_task *tasks, unsigned n);
 /* Whether a submit in that manner blocks where there is no room. */
 bool submit_blocks(const struct pool *pool, struct how how);
-/* The long way, for a guest outside of a section. `last`: nobody tries again if it fails: counted as rejected. */
-int submit_as_guest(struct pool *pool, const struct entry *entry, struct how how, bool last);
+/*
+ * The long way, for a guest outside of a section. TRIES: if it fails the caller tries again; LAST: it does not, so that a
+ * failure counts as rejected; REFUSED: likewise, and what room there is is for others: the policy acts at once.
+ */
+enum submit_as { SUBMIT_TRIES, SUBMIT_LAST, SUBMIT_REFUSED };
+int submit_as_guest(struct pool *pool, const struct entry *entry, struct how how, enum submit_as as);
 
 /* --- gauge.c: of a pool that cannot go away meanwhile --------------------------------------------------------------- */
 

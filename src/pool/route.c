@@ -7,8 +7,9 @@
  *
  *     CHOICE  the strategy's pool, without blocking: it may only lack a worker or a ring
  *     LEAST   the least loaded pool with room, without blocking: the fallback, once
- *     WAIT    no pool has room: the overload policy has its way at the least loaded one. To block is to wait for room in
- *             any pool (lobby.c), but for a worker of one of the pools to wait at its own
+ *     WAIT    no pool has room, or not for a newcomer, as others wait for it: the overload policy has its way at the least
+ *             loaded one. To block is to wait for room in any pool (lobby.c), but for a worker of one of the pools to wait
+ *             at its own
  *
  * Why at its own: a pool knows when all its workers block in it, and lets one more stand in for them, or says -EDEADLK.
  * Workers of two full pools that waited elsewhere would wait for ever, and neither pool could tell.
@@ -32,12 +33,13 @@ static void leave_at_exit(void *multi)
 }
 
 /* A task that the submitter runs itself (caller-runs) may end the thread: the pool's guest is left in panic.c then. */
-static int submit_held(struct multi *multi, struct pool *pool, const struct entry *entry, struct how how, bool last)
+static int submit_held(struct multi *multi, struct pool *pool, const struct entry *entry, struct how how,
+                       enum submit_as as)
 {
     int rc;
 
     pthread_cleanup_push(leave_at_exit, multi);
-    rc = submit_as_guest(pool, entry, how, last);
+    rc = submit_as_guest(pool, entry, how, as);
     pthread_cleanup_pop(0);
     return rc;
 }
@@ -67,12 +69,12 @@ static void tell_pool(_Atomic(struct rp_pool *) *at, const struct pool *pool)
 }
 
 /* In a section, which it ends: submits to the pool in the given manner. */
-static int submit_there(const struct route *route, struct pool *pool, struct how how, bool last)
+static int submit_there(const struct route *route, struct pool *pool, struct how how, enum submit_as as)
 {
     add_seq(&pool->guests, 1);
     rcu_exit();
     tell_pool(route->at, pool);
-    int rc = submit_held(route->multi, pool, route->entry, how, last);
+    int rc = submit_held(route->multi, pool, route->entry, how, as);
     guest_leave(pool);
     return rc;
 }
@@ -103,7 +105,7 @@ static int try_least(const struct route *route)
             rcu_exit();
             return rc;
         }
-        rc = submit_there(route, seat->pool, without_blocking(route), false);
+        rc = submit_there(route, seat->pool, without_blocking(route), SUBMIT_TRIES);
         if (rc != -ESHUTDOWN)
             return rc;
     }
@@ -122,7 +124,7 @@ static int try_all(void *arg)
     for (unsigned i = 0; rc == -EAGAIN && (member = roster_next_in(route->multi, &i));) {
         tell_pool(route->at, member->pool);
         if (balance_room(member->pool))
-            rc = submit_held(route->multi, member->pool, route->entry, without_blocking(route), false);
+            rc = submit_held(route->multi, member->pool, route->entry, without_blocking(route), SUBMIT_TRIES);
         guest_leave(member->pool);
         if (rc == -ESHUTDOWN)
             rc = -EAGAIN;
@@ -130,8 +132,11 @@ static int try_all(void *arg)
     return rc;
 }
 
-/* WAIT, where the policy is not to block, or to do so at the caller's own pool. */
-static int at_one_pool(const struct route *route, bool *blocks)
+/*
+ * WAIT, where the policy is not to block, or to do so at the caller's own pool: there it may have what room there is, as
+ * what others wait for may wait for it. `pass`: so may the others.
+ */
+static int at_one_pool(const struct route *route, bool pass, bool *blocks)
 {
     for (;;) {
         rcu_enter();
@@ -143,16 +148,19 @@ static int at_one_pool(const struct route *route, bool *blocks)
             rcu_exit();
             return -EAGAIN;
         }
-        int rc = submit_there(route, pool ? pool : seat->pool, route->how, true);
+        if (!pool)
+            pool = seat->pool;
+        int rc = submit_there(route, pool, route->how,
+                              pass || submit_blocks(pool, route->how) ? SUBMIT_LAST : SUBMIT_REFUSED);
         if (rc != -ESHUTDOWN)
             return rc;
     }
 }
 
-static int wait_pass(struct route *route)
+static int wait_pass(struct route *route, bool pass)
 {
     bool blocks;
-    int rc = at_one_pool(route, &blocks);
+    int rc = at_one_pool(route, pass, &blocks);
 
     if (!blocks)
         return rc;
@@ -180,21 +188,26 @@ static int passes(struct route *route, struct pool *choice, bool pass)
         return -ECHILD;
     }
     if (room)
-        rc = submit_there(route, choice, without_blocking(route), false); /* CHOICE */
+        rc = submit_there(route, choice, without_blocking(route), SUBMIT_TRIES); /* CHOICE */
     else
         rcu_exit();
     if (pass && (rc == -EAGAIN || rc == -ESHUTDOWN))
         rc = try_least(route); /* LEAST */
-    if (rc == -ESHUTDOWN)
+    if (rc == -EAGAIN)
+        return wait_pass(route, pass);
+    if (rc)
         add_relaxed(&multi->rejected, 1); /* a counter */
-    return rc == -EAGAIN ? wait_pass(route) : rc;
+    return rc;
 }
 
-static __attribute__((noinline)) int route_slow(struct route *route, const struct seat *seat, bool pass)
+static __attribute__((noinline)) int route_slow(struct route route, const struct seat *seat, bool pass)
 {
-    add_seq(&route->multi->guests, 1);
-    int rc = passes(route, seat ? seat->pool : NULL, pass);
-    multi_guest_leave(route->multi);
+    struct multi *multi = route.multi;
+
+    add_seq(&multi->guests, 1);
+    int rc = passes(&route, seat ? seat->pool : NULL, pass);
+    health_arm(multi); /* again: that may have taken long */
+    multi_guest_leave(multi);
     return rc;
 }
 
@@ -228,19 +241,20 @@ static int ask(struct multi *multi)
 }
 
 /* The number as it was in the view; a pool that was removed since is as good as a full one. */
-static int route_custom(const struct rp_multi *handle, struct route *route)
+static __attribute__((noinline)) int route_custom(const struct rp_multi *handle, struct route route)
 {
-    int rc = multi_guest_enter(handle, &route->multi);
+    int rc = multi_guest_enter(handle, &route.multi);
 
     if (rc)
         return rc;
-    struct multi *multi = route->multi;
+    struct multi *multi = route.multi;
     int index = ask(multi);
     if (index >= 0) {
         rcu_enter();
         const struct roster *roster = load_acquire(&multi->roster);
         struct member *member = roster && (unsigned)index < roster->slots ? roster->by_index[index] : NULL;
-        rc = passes(route, member ? member->pool : NULL, lobby_pass(&multi->lobby));
+        rc = passes(&route, member ? member->pool : NULL, lobby_pass(&multi->lobby));
+        health_arm(multi); /* again: the user's function may have taken long */
     } else {
         rc = index;
         add_relaxed(&multi->rejected, 1); /* a counter */
@@ -265,17 +279,16 @@ static __attribute__((noinline)) void tell_switch(const struct rp_multi *handle)
 static int route(const struct rp_multi *handle, const struct entry *entry, struct how how,
                  _Atomic(struct rp_pool *) *at)
 {
-    struct route route = {.entry = entry, .how = how, .at = at};
+    struct multi *multi;
     bool switched = false;
-    int rc = multi_enter(handle, &route.multi);
+    int rc = multi_enter(handle, &multi);
 
     if (__builtin_expect(rc, 0))
         return rc;
-    struct multi *multi = route.multi;
     health_arm(multi);
     if (__builtin_expect(load_relaxed(&multi->strategy) == RP_CUSTOM, 0)) { /* from when it is seen */
         handle_exit();
-        return route_custom(handle, &route);
+        return route_custom(handle, (struct route){.entry = entry, .how = how, .at = at});
     }
     const struct roster *roster = load_acquire(&multi->roster);
     const struct seat *seat = roster ? balance_choose(multi, roster, &switched) : NULL;
@@ -283,7 +296,7 @@ static int route(const struct rp_multi *handle, const struct entry *entry, struc
     if (__builtin_expect(seat != NULL, 1))
         tell_pool(at, seat->pool);
     if (__builtin_expect(!seat || !pass || !submit_fast(seat->pool, entry, how.class), 0))
-        rc = route_slow(&route, seat, pass);
+        rc = route_slow((struct route){.multi = multi, .entry = entry, .how = how, .at = at}, seat, pass);
     if (__builtin_expect(switched, 0))
         tell_switch(handle);
     return rc;
@@ -355,7 +368,7 @@ static int route_part(const struct rp_multi *handle, const struct rp_task *tasks
     health_arm(multi);
     if (load_relaxed(&multi->strategy) == RP_CUSTOM) { /* from when it is seen */
         handle_exit();
-        rc = route_custom(handle, &route);
+        rc = route_custom(handle, route);
         return rc ? rc : 1;
     }
     const struct roster *roster = load_acquire(&multi->roster);
@@ -365,7 +378,7 @@ static int route_part(const struct rp_multi *handle, const struct rp_task *tasks
     bool pass = lobby_pass(&multi->lobby);
     unsigned taken = seat && pass ? submit_fast_batch(seat->pool, tasks, n < *size ? n : *size) : 0;
     if (!taken) {
-        rc = route_slow(&route, seat, pass);
+        rc = route_slow(route, seat, pass);
         taken = !rc;
     }
     if (switched)

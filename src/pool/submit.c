@@ -328,13 +328,14 @@ static int claim_again(struct pool *pool, struct how how, bool newcomer, uint64_
 }
 
 /* Gets a position by the overload policy: 1; 0: the task is ended already; or what submit returns. */
-static int claim_by_policy(struct pool *pool, const struct entry *entry, struct how how, uint64_t *position)
+static int claim_by_policy(struct pool *pool, const struct entry *entry, struct how how, bool refused,
+                           uint64_t *position)
 {
     int overload = overload_of(pool, how.overload);
     bool newcomer = true;
     int rc;
 
-    while ((rc = claim_again(pool, how, newcomer, position)) == -EAGAIN) {
+    while ((rc = refused ? -EAGAIN : claim_again(pool, how, newcomer, position)) == -EAGAIN) {
         switch (overload) {
         case RP_OVERLOAD_BLOCK:
             return room_claim(pool, how.class, how.deadline, how.ctx, position);
@@ -347,7 +348,7 @@ static int claim_by_policy(struct pool *pool, const struct entry *entry, struct 
         case RP_OVERLOAD_DISCARD_OLDEST:
             if (discard_oldest(pool))
                 return -EAGAIN;
-            newcomer = false; /* the place is its own making: it overtakes nobody */
+            newcomer = refused = false; /* the place is its own making: it overtakes nobody */
             continue;
         default:
             return -EAGAIN;
@@ -364,7 +365,7 @@ static int class_ensure(struct pool *pool, unsigned class)
     return rc;
 }
 
-static int submit_guest(struct pool *pool, const struct entry *entry, struct how how)
+static int submit_guest(struct pool *pool, const struct entry *entry, struct how how, bool refused)
 {
     uint64_t position;
     int rc = class_ensure(pool, how.class);
@@ -376,7 +377,7 @@ static int submit_guest(struct pool *pool, const struct entry *entry, struct how
     rc = worker_ensure(pool);
     if (rc)
         return rc == -ENOMEM ? rc : -EAGAIN;
-    rc = claim_by_policy(pool, entry, how, &position);
+    rc = claim_by_policy(pool, entry, how, refused, &position);
     if (rc != 1)
         return rc;
     runq_publish(&pool->runq, how.class, position, entry, true);
@@ -393,7 +394,7 @@ static __attribute__((noinline)) int submit_slow(const struct rp_pool *handle, c
 
     if (rc)
         return rc;
-    rc = submit_guest(pool, entry, how);
+    rc = submit_guest(pool, entry, how, false);
     if (rc)
         add_relaxed(&pool->rejected, 1); /* a counter */
     guest_leave(pool);
@@ -443,11 +444,11 @@ bool submit_blocks(const struct pool *pool, struct how how)
     return may_block(pool, how.overload);
 }
 
-int submit_as_guest(struct pool *pool, const struct entry *entry, struct how how, bool last)
+int submit_as_guest(struct pool *pool, const struct entry *entry, struct how how, enum submit_as as)
 {
-    int rc = submit_guest(pool, entry, how);
+    int rc = submit_guest(pool, entry, how, as == SUBMIT_REFUSED);
 
-    if (rc && last)
+    if (rc && as != SUBMIT_TRIES)
         add_relaxed(&pool->rejected, 1); /* a counter */
     return rc;
 }
