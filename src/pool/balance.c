@@ -24,14 +24,11 @@ struct measure {
     uint64_t weight;
 };
 
-/*
- * Closed is read with the tail, so that load and rank are of one moment. A pool without a worker that cannot make one
- * counts as full.
- */
-static inline struct measure measure_of(const struct multi *multi, const struct seat *seat)
+/* Closed is read with the tail, so that load and rank are of one moment. */
+static inline struct measure measure_queue(const struct multi *multi, const struct seat *seat)
 {
     const struct pool *pool = seat->pool;
-    uint32_t done = runq_done(&pool->runq);
+    uint32_t done = head_done(load_seq(seat->head));
     uint64_t tail = load_seq(&pool->runq.tail);
     uint32_t flight = (tail_accepted(tail) - done) & FLIGHT_MASK;
     struct measure m = {.load = flight, .weight = seat->weight};
@@ -43,11 +40,19 @@ static inline struct measure measure_of(const struct multi *multi, const struct 
     } else if (flight >= load_relaxed(&pool->runq.limit)) { /* a hint: the claim decides */
         m.rank = FULL;
         m.load += room_blocked(pool); /* who blocks at this very pool: none where there is room, which saves a line */
-    } else if (!load_relaxed(&pool->alive) && load_relaxed(&pool->spawn_failing)) { /* hints */
-        m.rank = FULL;
     } else {
         m.rank = OPEN;
     }
+    return m;
+}
+
+/* A pool without a worker that cannot make one counts as full. */
+static inline struct measure measure_of(const struct multi *multi, const struct seat *seat)
+{
+    struct measure m = measure_queue(multi, seat);
+
+    if (m.rank == OPEN && !load_relaxed(&seat->pool->alive) && load_relaxed(&seat->pool->spawn_failing)) /* hints */
+        m.rank = FULL;
     return m;
 }
 
@@ -56,13 +61,15 @@ static inline bool lighter(const struct measure *a, const struct measure *b)
 {
     if (a->rank != b->rank)
         return a->rank > b->rank;
+    if (a->weight == b->weight)
+        return a->load < b->load;
     return (unsigned __int128)a->load * b->weight < (unsigned __int128)b->load * a->weight;
 }
 
 bool balance_room(const struct pool *pool)
 {
     static const struct multi unweighted;
-    struct seat seat = {.pool = (struct pool *)(uintptr_t)pool, .weight = 1};
+    struct seat seat = {.pool = (struct pool *)(uintptr_t)pool, .head = &runq_normal(&pool->runq)->head, .weight = 1};
 
     return measure_of(&unweighted, &seat).rank == OPEN;
 }
@@ -146,6 +153,7 @@ const struct seat *balance_least(const struct multi *multi, const struct roster 
     return least.rank == CLOSED ? NULL : best;
 }
 
+/* One that cannot make a worker is found out when it is tried: to ask both would cost a cache line more. */
 static const struct seat *two_choices(const struct multi *multi, const struct roster *roster)
 {
     uint64_t random = random_next();
@@ -155,7 +163,7 @@ static const struct seat *two_choices(const struct multi *multi, const struct ro
         return &roster->seat[0];
     unsigned a = below((uint32_t)(random >> 32), n), b = below((uint32_t)random, n - 1);
     b += b >= a; /* another one than a */
-    struct measure of_a = measure_of(multi, &roster->seat[a]), of_b = measure_of(multi, &roster->seat[b]);
+    struct measure of_a = measure_queue(multi, &roster->seat[a]), of_b = measure_queue(multi, &roster->seat[b]);
     return &roster->seat[lighter(&of_b, &of_a) ? b : a];
 }
 

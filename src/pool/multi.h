@@ -33,6 +33,7 @@ struct member {
 /* A pool that may be chosen. */
 struct seat {
     struct pool *pool;
+    const _Atomic uint64_t *head; /* of its normal ring: spares who compares pools a step */
     uint32_t index, weight;
 };
 

@@ -126,9 +126,11 @@ static void roster_seat(struct roster *roster)
     roster->all_out = !well;
     for (unsigned i = 0; i < roster->slots; i++) {
         const struct member *member = roster->by_index[i];
-        if (member && (!member->out || !well))
-            roster->seat[roster->seats++] =
-                (struct seat){.pool = member->pool, .index = member->index, .weight = member->weight};
+        if (member && (!load_relaxed(&member->out) || !well)) /* under the lock */
+            roster->seat[roster->seats++] = (struct seat){.pool = member->pool,
+                                                          .head = &runq_normal(&member->pool->runq)->head,
+                                                          .index = member->index,
+                                                          .weight = member->weight};
     }
     roster->sample = 1;
     while (roster->sample < roster->seats && roster->sample < SAMPLE_MOST)

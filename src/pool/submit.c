@@ -94,6 +94,17 @@ static __attribute__((noinline)) int submit_entry(const struct rp_pool *handle, 
     return submit_inline(handle, entry, how);
 }
 
+static inline __attribute__((always_inline)) void plain_entry(struct entry *entry, void (*fn)(void *arg), void *arg)
+{
+    entry->fn = fn;
+    entry->arg = arg;
+    entry->dropped = NULL;
+    entry->label = NULL;
+    entry->deadline = entry->timeout = 0;
+    entry->cpu = cpu_current();
+    entry->plain = 1;
+}
+
 static inline __attribute__((always_inline)) int submit_plain(struct rp_pool *handle, void (*fn)(void *arg), void *arg,
                                                               int overload, int64_t deadline)
 {
@@ -101,13 +112,7 @@ static inline __attribute__((always_inline)) int submit_plain(struct rp_pool *ha
 
     if (unlikely(!fn))
         return -EINVAL;
-    entry.fn = fn;
-    entry.arg = arg;
-    entry.dropped = NULL;
-    entry.label = NULL;
-    entry.deadline = entry.timeout = 0;
-    entry.cpu = cpu_current();
-    entry.plain = 1;
+    plain_entry(&entry, fn, arg);
     return submit_inline(handle, &entry, (struct how){.overload = overload, .deadline = deadline});
 }
 
@@ -413,7 +418,7 @@ int submit_read_plain(void (*fn)(void *arg), void *arg, int overload, int64_t de
 {
     if (!fn)
         return -EINVAL;
-    *entry = (struct entry){.fn = fn, .arg = arg, .cpu = cpu_current(), .plain = 1};
+    plain_entry(entry, fn, arg);
     *how = (struct how){.overload = overload, .deadline = deadline};
     return deadline_check(deadline);
 }
@@ -422,11 +427,9 @@ bool submit_fast(struct pool *pool, const struct entry *entry, unsigned class)
 {
     uint64_t position;
 
-    if (unlikely(!load_relaxed(&pool->alive) || !load_relaxed(&pool->runq.rings[class]))) /* hints */
+    if (unlikely(claim_now(pool, class, &position) != 1))
         return false;
-    if (runq_claim(&pool->runq, class, 1, true, &position) != 1)
-        return false;
-    runq_publish(&pool->runq, class, position, entry, true);
+    ring_publish(load_acquire(&pool->runq.rings[class]), position, entry, true);
     wake_and_exit(pool);
     return true;
 }
