@@ -151,7 +151,7 @@ RP_API int rp_multi_submit_batch(struct rp_multi *multi, const struct rp_task *t
 /*
  * Futures, retries, groups and strands whose tasks the strategy sends to one of the pools each: what future.h, retry.h,
  * group.h and strand.h say of a pool, the errors too, holds here of the multi pool. Contexts and completion queues
- * come with rp_multi_submit_task.
+ * come with rp_multi_submit_task, timers with the option multi of timer.h.
  *   A worker that waits for a future helps with it only if that waits at its own pool; else it sleeps, and its pool may
  * have one more worker meanwhile, so that pools whose tasks wait for one another get on, too.
  *   A continuation whose pool is NULL is sent anew, or runs on the worker that ended what it continues if that one is

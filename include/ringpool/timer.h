@@ -5,8 +5,8 @@
  * sleeping thread drives them all. A timer never fires early.
  *
  * Where the function runs. Without a pool: on the reactor's thread, which sleeps for all pools of the process: it must
- * return soon and must not block, end its thread or raise signals. With a pool: as a task of it; while the pool has no
- * room the submit is tried again, every millisecond. A timer's function never runs twice at once.
+ * return soon and must not block, end its thread or raise signals. With a pool or a multi pool: as a task of it; while
+ * that has no room the submit is tried again, every millisecond. A timer's function never runs twice at once.
  *
  * All functions may be called from any thread, inside the timer's own function too, and race with each other on the
  * same timer, but for destroy, after whose begin no other call may begin. Errors that all share: -EINVAL: an argument
@@ -21,6 +21,7 @@
 extern "C" {
 #endif
 
+struct rp_multi;
 struct rp_pool;
 struct rp_timer;
 
@@ -41,7 +42,10 @@ struct rp_timer_options {
     int priority;                         /* enum rp_priority of the task */
     int backend;                          /* enum rp_backend_choice of the shared reactor */
     const struct rp_allocator *allocator; /* copied; NULL: malloc */
-    uint64_t reserved[4];
+    struct rp_multi
+        *multi; /* like pool, of which it takes the place (both: -EINVAL): its strategy sends each run to one
+                               of its pools. RP_CUSTOM asks on the reactor's thread, where the answer must not block */
+    uint64_t reserved[3];
 };
 
 /*

@@ -23,6 +23,7 @@
 #include "base/alloc.h"
 #include "base/fork.h"
 #include "base/futex.h"
+#include "pool/door.h"
 #include "pool/pool.h"
 
 #include <errno.h>
@@ -49,7 +50,7 @@ struct pooled {
     struct rp_timer timer;
     struct timer retry;       /* armed while the pool has no room */
     _Atomic uint32_t waiting; /* for room: who takes this away has the run, to submit it or to end it */
-    struct rp_pool *pool;
+    struct door door;
     void (*dropped)(struct rp_timer *timer, void *arg, int reason);
     const char *label;
     int priority;
@@ -131,7 +132,7 @@ static void run_submit(struct pooled *pooled)
         .priority = pooled->priority,
         .overload = RP_OVERLOAD_FAIL,
     };
-    int rc = rp_pool_submit_task(pooled->pool, &task);
+    int rc = door_submit_task(pooled->door, &task);
 
     if (rc == -EAGAIN || rc == -ENOMEM || rc == -EDEADLK) {
         timer_arm(&pooled->retry, rp_after(RETRY_NS)); /* fires on this thread, so not before the next line */
@@ -224,20 +225,21 @@ static int options_check(const struct rp_timer_options *options)
         if (options->reserved[i])
             return -EINVAL;
     if ((unsigned)options->backend > RP_BACKEND_EPOLL || (unsigned)options->priority > RP_PRIO_LOW ||
-        (!options->pool && (options->dropped || options->label || options->priority)))
+        (options->pool && options->multi) ||
+        (!options->pool && !options->multi && (options->dropped || options->label || options->priority)))
         return -EINVAL;
     return 0;
 }
 
 static struct rp_timer *timer_alloc(const struct rp_allocator *allocator, const struct rp_timer_options *options)
 {
-    if (!options->pool)
+    if (!options->pool && !options->multi)
         return alloc_zeroed(allocator, 1, sizeof(struct rp_timer));
     struct pooled *pooled = alloc_zeroed(allocator, 1, sizeof(*pooled));
     if (!pooled)
         return NULL;
     pooled->timer.pooled = pooled;
-    pooled->pool = options->pool;
+    pooled->door = (struct door){.pool = options->pool, .multi = options->multi};
     pooled->dropped = options->dropped;
     pooled->label = options->label;
     pooled->priority = options->priority;

@@ -6,6 +6,7 @@
 
 #include <ringpool/completion.h>
 #include <ringpool/context.h>
+#include <ringpool/timer.h>
 
 static int add_one(void *arg, void **value)
 {
@@ -283,6 +284,60 @@ Test(multi_completion, each_task_of_any_pool_posts_its_own)
     cr_assert_eq(sum, want + 5000);
     cr_assert_eq(faults, 10);
     cr_assert_eq(rp_cq_destroy(cq), 0);
+    multi_end(multi);
+}
+
+/* --- timers ------------------------------------------------------------------------------------------------------- */
+
+struct alarms {
+    _Atomic uint32_t ran, dropped;
+    _Atomic int reason;
+};
+
+static void alarm_run(struct rp_timer *timer, void *arg)
+{
+    (void)timer;
+    add_seq(&((struct alarms *)arg)->ran, 1);
+}
+
+static void alarm_dropped(struct rp_timer *timer, void *arg, int reason)
+{
+    struct alarms *alarms = arg;
+
+    (void)timer;
+    store_seq(&alarms->reason, reason);
+    add_seq(&alarms->dropped, 1);
+}
+
+Test(multi_timer, the_strategy_sends_each_run_to_a_pool)
+{
+    struct rp_multi *multi = multi_make(2, 1, RP_ROUND_ROBIN, NULL);
+    struct rp_timer_options options = {.multi = multi, .dropped = alarm_dropped, .label = "alarm"};
+    struct alarms alarms = {0};
+    struct rp_timer *timer;
+
+    cr_assert_eq(rp_timer_create(&timer, alarm_run, &alarms, &options), 0);
+    cr_assert_eq(rp_timer_arm_periodic(timer, rp_now(), MS), 0);
+    AWAIT(completed(multi, 0) >= 2 && completed(multi, 1) >= 2);
+    cr_assert_eq(rp_multi_remove(multi, 0), 0);
+    uint32_t ran = load_seq(&alarms.ran);
+    AWAIT(load_seq(&alarms.ran) >= ran + 2);
+    cr_assert_eq(load_seq(&alarms.dropped), 0);
+    cr_assert_eq(rp_multi_release(multi), 0);
+    AWAIT(load_seq(&alarms.dropped) > 0);
+    cr_assert_eq(load_seq(&alarms.reason), -ESHUTDOWN);
+    cr_assert_eq(rp_timer_destroy(timer), 0);
+    multi_end(multi);
+}
+
+Test(multi_timer, runs_in_one_or_the_other)
+{
+    struct rp_multi *multi = multi_make(1, 1, RP_ROUND_ROBIN, NULL);
+    struct rp_timer *timer = (struct rp_timer *)1;
+    struct rp_timer_options options = {.multi = multi, .pool = rp_multi_pool(multi, 0)};
+
+    cr_assert_eq(rp_timer_create(&timer, alarm_run, NULL, &options), -EINVAL);
+    cr_assert_null(timer);
     multi_end(multi);
 }
 
