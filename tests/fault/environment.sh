@@ -154,6 +154,8 @@ check "a storm of signals without SA_RESTART" "$subject" --flawless --storm --se
 check "a storm of signals without SA_RESTART, jobs" "$subject" --jobs --flawless --storm --seconds "$seconds"
 check "forks at random moments" "$subject" --flawless --forks --seconds "$seconds"
 check "forks at random moments, jobs" "$subject" --jobs --flawless --forks --seconds "$seconds"
+check "a storm of signals, multi pools" "$subject" --multi --flawless --storm --seconds "$seconds"
+check "forks at random moments, multi pools" "$subject" --multi --flawless --forks --seconds "$seconds"
 if command -v taskset >/dev/null; then
     check "all threads on one CPU" taskset -c 0 "$subject" --flawless --seconds "$seconds"
 else

@@ -30,12 +30,16 @@ setting_of() {
     no_pwait2) echo '--fail epoll_pwait2:ENOSYS:1-' ;;    # a timerfd beside epoll
     no_descriptor) echo '--fail eventfd2:EMFILE:1-' ;;    # sleeps on a futex
     broken_ring) echo '--fail io_uring_enter:EPERM:4-' ;; # granted at first, denied by a filter that came later
+    multi) ;;
     esac
 }
 
-# The life of a setting: that of tests/fault/jobs.c, or the subject's own.
+# The life of a setting: that of tests/fault/jobs.c, of multi pools, or of pools.
 life_of() {
-    case $1 in jobs*) echo --jobs ;; esac
+    case $1 in
+    jobs*) echo --jobs ;;
+    multi) echo --multi ;;
+    esac
 }
 
 # setting, backends, call, errors, ways (o: once, l: lasting). Backends: auto takes io_uring where it is granted.
@@ -89,6 +93,16 @@ no_pwait2      epoll               epoll_pwait         EINTR,EPERM              
 no_descriptor  epoll               futex_wait          EINTR,SPURIOUS                            o
 broken_ring    auto                ppoll               EINTR,ENOMEM                              o
 broken_ring    auto                ppoll               ENOMEM                                    l
+multi          auto,epoll          clone3              EAGAIN                                    ol
+multi          auto                mmap                ENOMEM                                    ol
+multi          auto                mprotect            ENOMEM                                    ol
+multi          auto                io_uring_setup      EMFILE,ENOMEM                             ol
+multi          epoll               epoll_create1       EMFILE                                    ol
+multi          auto,epoll          eventfd2            EMFILE                                    ol
+multi          auto,epoll          futex_wait          EINTR,SPURIOUS                            o
+multi          epoll               futex_wait          EINTR                                     l
+multi          auto                hook                ENOMEM                                    ol
+multi          auto                malloc              ENOMEM                                    ol
 plain          auto,epoll          hook                ENOMEM                                    ol
 plain          auto,epoll          malloc              ENOMEM                                    ol
 jobs           auto,epoll          hook                ENOMEM                                    ol

@@ -1,11 +1,12 @@
 /*
  * The subject of the fault tests: lives of pools through the public functions, with a ledger of every task.
  *
- *   subject [--backend auto|io_uring|epoll] [--jobs] [--lasting] [--hostile] [--flawless] [--unmapped]
+ *   subject [--backend auto|io_uring|epoll] [--jobs | --multi] [--lasting] [--hostile] [--flawless] [--unmapped]
  *           [--hook N[-]] [--malloc N[-]] [--count] [--seconds S] [--storm] [--forks] [--capacity N]
  *
- * Between the two marks (marks.h) it makes two pools, one after the other, and does with each what the functions of a
- * life below do; with --jobs it lives the life of jobs.c instead, on a pool and on a multi pool. Faults may strike in there. Afterwards nothing may be left of them, and a third life must go without a
+ * Between the two marks (marks.h) it makes two pools, with --multi two multi pools, one after the other, and does with
+ * each what the functions of a life below do; with --jobs it lives the life of jobs.c instead, on a pool and on a multi
+ * pool. Faults may strike in there. Afterwards nothing may be left of them, and a third life must go without a
  * flaw. --lasting says that the fault does not go away between the marks: then a release may time out. --hostile says
  * that it never does: then the third life may err too. --flawless says that nothing is refused, only slow or disturbed:
  * then no life may err. --unmapped says that munmap fails: then mappings may stay. --hook fails the Nth request (with a dash: all from the Nth on) to the pool's own allocator,
@@ -48,7 +49,8 @@ struct record {
 };
 
 struct life {
-    struct rp_pool *_Atomic pool;
+    struct rp_pool *_Atomic pool; /* one of the two */
+    struct rp_multi *_Atomic multi;
     bool flawless; /* no fault can strike */
     _Atomic unsigned used;
     struct record record[RECORDS];
@@ -57,7 +59,7 @@ struct life {
 int backend;
 bool lasting;
 static unsigned capacity_wanted = 4;
-static bool hostile, flawless, unmapped, counting, storming, forking, jobs;
+static bool hostile, flawless, unmapped, counting, storming, forking, jobs, several;
 static double seconds;
 
 /* --- failing ------------------------------------------------------------------------------------------------------ */
@@ -160,6 +162,59 @@ void *calloc(size_t __nmemb, size_t __size)
 }
 #endif
 
+/* --- the pool of a life, or its multi pool -------------------------------------------------------------------------- */
+
+static int submit(struct life *life, void (*fn)(void *arg), void *arg)
+{
+    return life->multi ? rp_multi_submit(life->multi, fn, arg) : rp_pool_submit(life->pool, fn, arg);
+}
+
+static int try_submit(struct life *life, void (*fn)(void *arg), void *arg)
+{
+    return life->multi ? rp_multi_try_submit(life->multi, fn, arg) : rp_pool_try_submit(life->pool, fn, arg);
+}
+
+static int submit_until(struct life *life, void (*fn)(void *arg), void *arg, int64_t deadline)
+{
+    return life->multi ? rp_multi_submit_until(life->multi, fn, arg, deadline)
+                       : rp_pool_submit_until(life->pool, fn, arg, deadline);
+}
+
+static int submit_task(struct life *life, const struct rp_task *task)
+{
+    return life->multi ? rp_multi_submit_task(life->multi, task) : rp_pool_submit_task(life->pool, task);
+}
+
+static int submit_tasks(struct life *life, const struct rp_task *tasks, unsigned n)
+{
+    return life->multi ? rp_multi_submit_batch(life->multi, tasks, n) : rp_pool_submit_batch(life->pool, tasks, n);
+}
+
+static int tune(struct life *life, unsigned capacity)
+{
+    return life->multi ? rp_multi_tune(life->multi, capacity) : rp_pool_tune(life->pool, capacity);
+}
+
+static int release_until(struct life *life, int64_t deadline, struct rp_release_report *report)
+{
+    return life->multi ? rp_multi_release_until(life->multi, deadline, report)
+                       : rp_pool_release_until(life->pool, deadline, report);
+}
+
+static int reboot(struct life *life)
+{
+    return life->multi ? rp_multi_reboot(life->multi) : rp_pool_reboot(life->pool);
+}
+
+static int destroy(struct life *life)
+{
+    int rc = life->multi ? rp_multi_destroy(life->multi) : rp_pool_destroy(life->pool);
+
+    life->multi = NULL;
+    life->pool = NULL;
+    return rc;
+}
+
 /* --- tasks -------------------------------------------------------------------------------------------------------- */
 
 enum kind { PLAIN, PARENT, PANICS, BRACKETS, SLOW, KINDS };
@@ -197,7 +252,7 @@ static void task_run(void *arg)
     record->ran++;
     if (record->kind == PARENT) {
         struct record *child = record_new(life, PLAIN);
-        settle(child, "submit in a task", rp_pool_submit(life->pool, task_run, child), false, true);
+        settle(child, "submit in a task", submit(life, task_run, child), false, true);
     } else if (record->kind == PANICS) {
         rp_panic("as asked");
     } else if (record->kind == BRACKETS) {
@@ -230,18 +285,17 @@ static void submit_one(struct life *life, unsigned i)
     /* Where the fault lasts there may never be room: nobody waits without a limit. */
     switch (lasting ? 1 + i % 3 : i % 4) {
     case 0:
-        settle(record, "submit", rp_pool_submit(life->pool, task_run, record), false, false);
+        settle(record, "submit", submit(life, task_run, record), false, false);
         break;
     case 1:
-        settle(record, "try_submit", rp_pool_try_submit(life->pool, task_run, record), false, false);
+        settle(record, "try_submit", try_submit(life, task_run, record), false, false);
         break;
     case 2:
-        settle(record, "submit_until", rp_pool_submit_until(life->pool, task_run, record, rp_after(50 * MS)), true,
-               false);
+        settle(record, "submit_until", submit_until(life, task_run, record, rp_after(50 * MS)), true, false);
         break;
     default:
         task.deadline = rp_after(100 * MS);
-        settle(record, "submit_task", rp_pool_submit_task(life->pool, &task), true, false);
+        settle(record, "submit_task", submit_task(life, &task), true, false);
         break;
     }
 }
@@ -259,7 +313,7 @@ static void submit_batch(struct life *life)
                                     .arg = record[i],
                                     .overload = lasting ? RP_OVERLOAD_FAIL : RP_OVERLOAD_BLOCK};
     }
-    int taken = rp_pool_submit_batch(life->pool, tasks, N);
+    int taken = submit_tasks(life, tasks, N);
     EXPECT(life->flawless, "submit_batch", taken, -EAGAIN, -ENOMEM);
     for (int i = 0; i < N; i++)
         record[i]->verdict = i < taken ? 1 : -EAGAIN;
@@ -318,8 +372,34 @@ static void on_log(void *user, int level, const char *message)
     (void)message;
 }
 
-/* The second pool asks for all that a thread can be asked for. */
-static struct rp_pool *pool_make(const struct life *life, bool second)
+#define POOLS 3
+
+/* Two differ in their strategy, and the second has a health check. */
+static int multi_create(struct life *life, const struct rp_pool_options *pool, bool second)
+{
+    struct rp_multi_options options = {.pool = pool, .health_ns = second ? MS : 0};
+    struct rp_multi *multi = NULL;
+    int rc = rp_multi_create(&multi, POOLS, capacity_wanted, second ? RP_LEAST_TASKS : RP_ROUND_ROBIN, &options);
+
+    if (!rc != !!multi)
+        broke(UNDOCUMENTED, "create gave %d and left %p", rc, (void *)multi);
+    life->multi = multi;
+    return rc;
+}
+
+static int pool_create(struct life *life, const struct rp_pool_options *options)
+{
+    struct rp_pool *pool = NULL;
+    int rc = rp_pool_create(&pool, capacity_wanted, options);
+
+    if (!rc != !!pool)
+        broke(UNDOCUMENTED, "create gave %d and left %p", rc, (void *)pool);
+    life->pool = pool;
+    return rc;
+}
+
+/* The second pool asks for all that a thread can be asked for. false: it could not be made. */
+static bool pool_make(struct life *life, bool second)
 {
     struct rp_pool_options options = {.expiry_ns = 3 * MS,
                                       .queue_depth = 16,
@@ -329,7 +409,6 @@ static struct rp_pool *pool_make(const struct life *life, bool second)
                                       .allocator = &hook_allocator,
                                       .backend = backend};
     cpu_set_t cpus;
-    struct rp_pool *pool = NULL;
 
     if (second) {
         CPU_ZERO(&cpus);
@@ -341,7 +420,7 @@ static struct rp_pool *pool_make(const struct life *life, bool second)
         options.own_reactor = true;
         options.contain_signals = !SANITIZED;
     }
-    int rc = rp_pool_create(&pool, capacity_wanted, &options);
+    int rc = several ? multi_create(life, &options, second) : pool_create(life, &options);
 
     if (rc == -EPERM && !second && backend != RP_BACKEND_IO_URING)
         broke(UNDOCUMENTED, "create gave EPERM though it was asked for neither scheduling nor backend");
@@ -350,19 +429,17 @@ static struct rp_pool *pool_make(const struct life *life, bool second)
     if (rc == -EINVAL && !second)
         broke(UNDOCUMENTED, "create gave EINVAL for plain options");
     EXPECT(life->flawless, "create", rc, -ENOMEM, -EAGAIN, -EPERM, -ENOSYS, -EMFILE, -ENFILE, -EINVAL);
-    if (!rc != !!pool)
-        broke(UNDOCUMENTED, "create gave %d and left %p", rc, (void *)pool);
-    return pool;
+    return rc == 0;
 }
 
 static void snapshot_check(const struct life *life)
 {
     struct rp_pool_snapshot s;
     struct rp_worker_info workers[4];
-    int rc = rp_pool_snapshot(life->pool, &s);
+    int rc = life->multi ? rp_multi_snapshot(life->multi, &s) : rp_pool_snapshot(life->pool, &s);
 
     EXPECT(life->flawless, "snapshot", rc, -ENOMEM);
-    (void)rp_pool_workers(life->pool, workers, 4);
+    (void)rp_pool_workers(life->multi ? rp_multi_pool(life->multi, 1) : life->pool, workers, 4);
     if (rc == 0 && (s.busy + s.idle != s.running ||
                     s.submitted != s.completed + s.dropped + s.panicked + s.busy + (s.waiting - s.blocked)))
         broke(DOES_NOT_ADD_UP, "running %u, busy %u, idle %u, waiting %u, blocked %u, submitted %llu, completed %llu",
@@ -374,12 +451,12 @@ static void snapshot_check(const struct life *life)
 static bool release(struct life *life)
 {
     struct rp_release_report report;
-    int rc = rp_pool_release_until(life->pool, rp_after(lasting ? 100 * MS : 15000 * MS), &report);
+    int rc = release_until(life, rp_after(lasting ? 100 * MS : 15000 * MS), &report);
 
     if (rc == -ETIMEDOUT && !lasting)
         broke(life->flawless ? NOT_RECOVERED : LOST, "the release does not end: busy %u, queued %u, blocked %u",
               report.busy, report.queued, report.blocked);
-    EXPECT(life->flawless, "release_until", rc, -ETIMEDOUT);
+    EXPECT(life->flawless, "release_until", rc, -ETIMEDOUT, several ? -ENOMEM : -ETIMEDOUT);
     return rc == 0;
 }
 
@@ -402,21 +479,35 @@ static void ledger_check(const struct life *life)
     }
 }
 
+/* Pools come and go, with tasks in them; a weight is set, and another strategy. */
+static void exchange(struct life *life)
+{
+    EXPECT(life->flawless, "add", rp_multi_add(life->multi, capacity_wanted), -ENOMEM, -EAGAIN, -EPERM, -ENOSYS,
+           -EMFILE, -ENFILE, -EINVAL);
+    EXPECT(life->flawless, "set_weight", rp_multi_set_weight(life->multi, 1, 2), -ENOMEM);
+    for (unsigned i = 0; i < 8; i++)
+        submit_one(life, i);
+    EXPECT(life->flawless, "remove", rp_multi_remove(life->multi, 0), -ENOMEM);
+    EXPECT(life->flawless, "set_strategy", rp_multi_set_strategy(life->multi, RP_TWO_CHOICES), -ENOMEM);
+    EXPECT(life->flawless, "prewarm", rp_multi_prewarm(life->multi, 2 * POOLS), -ENOMEM, -EAGAIN, -EPERM, -EINVAL);
+}
+
 /* What a program does with a pool. */
 static void live(struct life *life, bool second)
 {
     memset(life->record, 0, sizeof(life->record));
     life->used = 0;
-    life->pool = pool_make(life, second);
-    if (!life->pool)
+    if (!pool_make(life, second))
         return;
     helpers_begin(life);
     for (unsigned i = 0; i < 20; i++)
         submit_one(life, i);
     snapshot_check(life);
-    EXPECT(life->flawless, "tune", rp_pool_tune(life->pool, capacity_wanted + 6), -ENOMEM);
+    EXPECT(life->flawless, "tune", tune(life, (capacity_wanted + 6) * (several ? POOLS : 1)), -ENOMEM);
     submit_batch(life);
-    EXPECT(life->flawless, "tune", rp_pool_tune(life->pool, 2), -ENOMEM);
+    if (several)
+        exchange(life);
+    EXPECT(life->flawless, "tune", tune(life, several ? 4 * POOLS : 2), -ENOMEM);
     submit_batch(life);
     helpers_await();
     nap(8000000); /* workers expire */
@@ -424,14 +515,13 @@ static void live(struct life *life, bool second)
     for (unsigned i = 0; i < 6; i++)
         submit_one(life, i);
     bool ended = release(life);
-    EXPECT(life->flawless, "reboot", rp_pool_reboot(life->pool), -ENOMEM);
+    EXPECT(life->flawless, "reboot", reboot(life), -ENOMEM);
     for (unsigned i = 0; i < 6; i++)
         submit_one(life, i);
     snapshot_check(life);
     if (ended)
         release(life);
-    EXPECT(life->flawless, "destroy", rp_pool_destroy(life->pool), -ENOMEM);
-    life->pool = NULL;
+    EXPECT(life->flawless, "destroy", destroy(life), -ENOMEM);
     ledger_check(life);
 }
 
@@ -529,23 +619,34 @@ static void count_run(void *arg)
     ++*(_Atomic unsigned *)arg;
 }
 
+static int new_one(struct life *life)
+{
+    struct rp_pool *pool = NULL;
+    struct rp_multi *multi = NULL;
+    int rc = several ? rp_multi_create(&multi, 2, 1, RP_RANDOM, NULL) : rp_pool_create(&pool, 2, NULL);
+
+    life->pool = pool;
+    life->multi = multi;
+    return rc;
+}
+
 /* In the child the parent's pool is dead, and a new one works. */
-static _Noreturn void child_main(struct rp_pool *parents)
+static _Noreturn void child_main(struct life *parents)
 {
     static _Atomic unsigned ran;
-    struct rp_pool *pool;
+    static struct life own;
 
     alarm(20);
-    if (parents && rp_pool_try_submit(parents, count_run, &ran) != -ECHILD)
+    if (parents && try_submit(parents, count_run, &ran) != -ECHILD)
         _exit(1);
-    if (rp_pool_create(&pool, 2, NULL))
+    if (new_one(&own))
         _exit(2);
     for (int i = 0; i < 8; i++)
-        if (rp_pool_submit(pool, count_run, &ran))
+        if (submit(&own, count_run, &ran))
             _exit(3);
-    if (rp_pool_destroy(pool) || ran != 8)
+    if (destroy(&own) || ran != 8)
         _exit(4);
-    if (parents && rp_pool_destroy(parents))
+    if (parents && destroy(parents))
         _exit(5);
     _exit(0);
 }
@@ -566,7 +667,7 @@ static void *forker(void *unused)
         int status;
 
         if (pid == 0)
-            child_main(turns_done < HELPERS && life ? life->pool : NULL);
+            child_main(turns_done < HELPERS ? life : NULL);
         if (pid < 0)
             continue; /* EAGAIN, ENOMEM: the machine's, not ours */
         while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
@@ -650,6 +751,8 @@ static void arguments(int argc, char **argv)
             forking = true;
         else if (strcmp(argv[i], "--jobs") == 0)
             jobs = true;
+        else if (strcmp(argv[i], "--multi") == 0)
+            several = true;
         else if (strcmp(argv[i], "--backend") == 0)
             backend = backend_named(value), i++;
         else if (strcmp(argv[i], "--hook") == 0)
