@@ -410,6 +410,12 @@ struct rp_ctx; /* NULL, or the context whose end ends the wait as well */
 int room_claim(struct pool *pool, unsigned class, int64_t deadline, struct rp_ctx *ctx, uint64_t *position);
 /* Looks for room for some microseconds: as runq_claim for one newcomer. Any thread, also inside an RCU section. */
 int room_soon(struct pool *pool, unsigned class, uint64_t *position);
+/*
+ * Instead of blocking, once, where so many tasks may be in flight that the workers are not through with half of them by
+ * its end (room_is_deep): who is woken for each task that ends finds room for a few, and the workers pay for that.
+ */
+bool room_is_deep(uint64_t limit);
+void room_nap(uint64_t limit);
 /* There is room, or may be: tells the first blocked submitter. */
 void room_signal(struct pool *pool);
 void room_wake_all(struct pool *pool);

@@ -220,6 +220,11 @@ static void waiter_leave(struct pool *pool, struct waiter *me)
     pool_progress(pool);            /* the gate may be open */
 }
 
+bool room_is_deep(uint64_t limit)
+{
+    return limit >= NAP_NS / NAP_NS_PER_TASK;
+}
+
 /*
  * Where much is in flight it pays to wait until more than one has ended, away from the words that the workers write, and
  * off the CPU if they want it. true: a nap would leave the workers enough to do, as so few have ended meanwhile, or as
@@ -231,7 +236,7 @@ static bool rest(struct pool *pool)
     unsigned turns = limit / 16 < REST_MOST ? limit / 16 : REST_MOST;
     uint32_t before = 0;
 
-    if (limit >= NAP_NS / NAP_NS_PER_TASK)
+    if (room_is_deep(limit))
         return true;
     if (turns >= REST_YIELD) {
         sched_yield();
@@ -241,11 +246,10 @@ static bool rest(struct pool *pool)
     return turns == REST_MOST && ((runq_done(&pool->runq) - before) & FLIGHT_MASK) * REST_IN_NAP < limit / 2;
 }
 
-/* Instead of blocking, once: who is woken for each task that ends finds room for a few, and the workers pay for that. */
-static void nap(const struct pool *pool)
+void room_nap(uint64_t limit)
 {
     _Atomic uint32_t nobody = 0;
-    int64_t span = (int64_t)load_relaxed(&pool->runq.limit) * NAP_NS_PER_TASK; /* a hint */
+    int64_t span = (int64_t)limit * NAP_NS_PER_TASK;
 
     futex_wait(&nobody, 0, rp_after(span < NAP_NS ? NAP_NS : span < NAP_MOST_NS ? span : NAP_MOST_NS));
 }
@@ -368,7 +372,7 @@ int room_claim(struct pool *pool, unsigned class, int64_t deadline, struct rp_ct
     int rc = -EAGAIN;
 
     if (pool->spin_ns && !deadline && !ctx && !me.held && rest(pool)) {
-        nap(pool);
+        room_nap(load_relaxed(&pool->runq.limit)); /* a hint */
         rc = runq_claim(&pool->runq, class, 1, true, position);
     }
     if (rc != -EAGAIN && rc != -EBUSY)
