@@ -44,7 +44,7 @@ endif
 SEES_src := -Iinclude -Isrc
 SEES_tools := -Iinclude -Itools -Ibench
 SEES_bench := -Iinclude -Itools -Ibench
-SEES_tests := -Iinclude -Isrc -Itests
+SEES_tests := -Iinclude -Isrc -Itests -Ibench
 
 OBJ := $(BUILD)/obj
 LIB_SRC := $(sort $(wildcard src/*/*.c))
@@ -54,7 +54,9 @@ SUPPORT_SRC := $(filter-out $(addprefix tests/support/,deny_io_uring.c tsan_rand
     $(sort $(wildcard tests/support/*.c)))
 SANITIZE_SRC := $(if $(findstring thread,$(SANITIZE)),tests/support/tsan_rand.c) \
     $(if $(findstring address,$(SANITIZE)),tests/support/leak_check.c)
-TEST_SRC := $(sort $(foreach floor,base ring pool tools,$(wildcard tests/$(floor)/*.c))) $(SUPPORT_SRC) $(SANITIZE_SRC)
+# With what unit tests of programs are of.
+TEST_SRC := $(sort $(foreach floor,base ring pool tools,$(wildcard tests/$(floor)/*.c))) $(SUPPORT_SRC) $(SANITIZE_SRC) \
+    bench/histogram.c
 STRESS_SRC := $(sort $(wildcard tests/stress/*.c))
 CANARY_SRC := $(sort $(wildcard tests/support/canary_*.c)) $(SANITIZE_SRC)
 HEADERS := $(sort $(wildcard include/*.h include/*/*.h))
@@ -87,12 +89,13 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 # --- set-up -----------------------------------------------------------------------------------------------------------
 
 GOALS := $(or $(MAKECMDGOALS),all)
-TEST_GOALS := test check check-io_uring check-epoll check-headers check-exports check-install check-sanitized stress soak check-fault fault
-BUILD_GOALS := all bench bench-check demo install deps lint model model-long model-c11 mutants $(TEST_GOALS) $(BUILD)/%
+TEST_GOALS := test check check-io_uring check-epoll check-headers check-exports check-install check-bench check-sanitized stress soak check-fault fault
+BENCH_GOALS := bench bench-check bench-peers
+BUILD_GOALS := all $(BENCH_GOALS) demo install deps lint model model-long model-c11 mutants $(TEST_GOALS) $(BUILD)/%
 
 NEEDS := $(if $(filter $(BUILD_GOALS),$(GOALS)),build) \
     $(if $(filter $(TEST_GOALS) $(BUILD)/tests/%,$(GOALS)),test) \
-    $(if $(filter check-sanitized,$(GOALS)),sanitize) $(if $(filter mutants,$(GOALS)),mutants) $(if $(filter lint,$(GOALS)),lint)
+    $(if $(filter $(BENCH_GOALS),$(GOALS)),bench) $(if $(filter check-sanitized,$(GOALS)),sanitize) $(if $(filter mutants,$(GOALS)),mutants) $(if $(filter lint,$(GOALS)),lint)
 
 ifneq ($(filter build,$(NEEDS)),)
 include $(BUILD)/config.mk
@@ -191,17 +194,18 @@ RUN = tests/support/run.sh
 # The steps are lines of one recipe, not prerequisites: their order holds under -j, and Criterion has the last word.
 .PHONY: test check
 check: test ## the same as test
-test: $(SHARED) $(STATIC) $(COMMAND) $(RUNNER) $(DENY) ## headers, exports, floors, guarantees, then all tests on io_uring and on epoll
+test: $(SHARED) $(STATIC) $(COMMAND) $(RUNNER) $(DENY) ## headers, exports, floors, guarantees, benchmarks' driver, then all tests on io_uring and on epoll
 	$(Q)tests/build/headers.sh
 	$(Q)tests/build/exports.sh
 	$(Q)tests/build/floors.sh
 	$(Q)tools/floors.sh
 	$(Q)tests/build/guarantees.sh
 	$(Q)tests/build/install.sh
+	$(Q)tests/tools/bench_driver.py
 	$(Q)$(RUN) io_uring $(RUNNER)
 	$(Q)$(RUN) epoll $(RUNNER)
 
-.PHONY: check-io_uring check-epoll check-headers check-exports check-install
+.PHONY: check-io_uring check-epoll check-headers check-exports check-install check-bench
 check-io_uring: $(RUNNER) $(COMMAND) $(DENY) ## the tests on io_uring alone
 	$(Q)$(RUN) io_uring $(RUNNER)
 
@@ -216,6 +220,9 @@ check-exports: $(SHARED) $(STATIC) ## the libraries export what the headers decl
 
 check-install: all ## an installed library is found and linked by pkg-config
 	$(Q)tests/build/install.sh
+
+check-bench: ## the driver of the benchmarks, with programs that are scripts
+	$(Q)tests/tools/bench_driver.py
 
 .PHONY: check-asan check-tsan check-sanitized
 check-asan: ## both runs under AddressSanitizer, LeakSanitizer and UBSan

@@ -41,7 +41,10 @@ void histogram_merge(struct histogram *into, const struct histogram *from);
 double histogram_at(const struct histogram *h, double fraction);
 double histogram_mean(const struct histogram *h);
 
-/* The text form of HdrHistogram's outputPercentileDistribution: in us, five steps for each halving of the rest. */
+/*
+ * The text form of HdrHistogram's outputPercentileDistribution: in us, five steps for each halving of the rest, the
+ * greatest value that falls into the same bucket. The buckets are those of an HdrHistogram of two significant digits.
+ */
 void histogram_print(const struct histogram *h, FILE *out);
 
 #endif

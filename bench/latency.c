@@ -245,7 +245,8 @@ struct load {
     int64_t span_ns;
     bool poisson;
     uint64_t random, submitted;
-    int64_t late_ns; /* the most that a submit began after its time */
+    uint64_t stall_ns, workers; /* half way each of the workers gets a task that sleeps, if not 0 */
+    int64_t late_ns;            /* the most that a submit began after its time */
     int error;
 };
 
@@ -256,6 +257,14 @@ static double uniform(uint64_t *state)
     *state ^= *state << 25;
     *state ^= *state >> 27;
     return (double)((*state * UINT64_C(2685821657736338717) >> 11) + 1) * 0x1p-53;
+}
+
+static void stall(struct load *load)
+{
+    for (uint64_t i = 0; i < load->workers && load->error == 0; i++)
+        load->error = load->executor->submit(load->pool, task_sleep,
+                                             (void *)(uintptr_t)load->stall_ns); /* NOLINT(performance-no-int-to-ptr) */
+    load->stall_ns = 0;
 }
 
 static void load_submit(void *arg)
@@ -272,6 +281,8 @@ static void load_submit(void *arg)
         while ((late = meter_now() - begun - (int64_t)due) < 0)
             ;
         load->late_ns = late > load->late_ns ? late : load->late_ns;
+        if (load->stall_ns && due >= (double)load->span_ns / 2)
+            stall(load);
         int64_t intended = begun_ticks + (int64_t)(due / meter_ns_per_tick);
         load->error = load->executor->submit(load->pool, task_latency,
                                              (void *)(uintptr_t)intended); /* NOLINT(performance-no-int-to-ptr) */
@@ -283,7 +294,7 @@ static void load_submit(void *arg)
 int latency_load(const struct executor *executor, int argc, char **argv)
 {
     uint64_t rate = 100000, arrivals = ARRIVALS_CONSTANT, seconds = 5, workers = 2, queue = 1024, seed = 1, backend = 0;
-    uint64_t lazy = 0;
+    uint64_t lazy = 0, stall_ms = 0, ran = 0;
     struct record record;
     bool json = false;
     int rc;
@@ -294,6 +305,8 @@ int latency_load(const struct executor *executor, int argc, char **argv)
         {"workers", 1, WORKERS_MOST, &workers, "threads that run", NULL},
         {"queue", 0, QUEUE_MOST, &queue, "tasks that wait", NULL},
         {"seed", 1, UINT64_MAX, &seed, "of the gaps", NULL},
+        {"stall_ms", 0, 60000, &stall_ms, "half way all workers stand still for so long: what was due then shows it",
+         NULL},
         KEYS_OF_RINGPOOL(backend, lazy),
     };
 
@@ -313,6 +326,8 @@ int latency_load(const struct executor *executor, int argc, char **argv)
         .span_ns = (int64_t)seconds * 1000000000,
         .poisson = arrivals == ARRIVALS_POISSON,
         .random = seed,
+        .stall_ns = stall_ms * 1000000,
+        .workers = workers,
     };
     struct executor_config config = {
         .workers = (unsigned)workers,
@@ -330,8 +345,9 @@ int latency_load(const struct executor *executor, int argc, char **argv)
         else
             load_submit(&load);
         rc = load.error;
+        ran = load.submitted + (stall_ms ? workers : 0);
         if (rc == 0)
-            cells_wait(load.submitted, 100000);
+            cells_wait(ran, 100000);
         used = usage_since(&begun);
         executor->destroy(load.pool);
     }
@@ -348,7 +364,7 @@ int latency_load(const struct executor *executor, int argc, char **argv)
     record_add(&record, "rate_reached", (double)load.submitted * 1e9 / (double)used.wall);
     record_add(&record, "latest_submit_us", (double)load.late_ns / 1e3);
     record_add(&record, "cpu_s", (double)used.cpu / 1e9);
-    if (cells_tasks() != load.submitted)
+    if (cells_tasks() != ran)
         record.wrong = "not exactly the tasks ran that were submitted";
     free(latency);
     return record_print(&record, json);

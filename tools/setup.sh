@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes sure that what a goal of make needs is on this machine.
 #
-#   tools/setup.sh GROUP...     groups: build test sanitize mutants neighbours lint fmt
+#   tools/setup.sh GROUP...     groups: build test sanitize mutants neighbours lint fmt bench peers
 #
 # Says nothing and calls no package manager when all is there, which costs some milliseconds. Else, on Debian and its
 # kin as root, it installs what is missing; anywhere else it names the packages and fails before anything was built.
@@ -22,6 +22,7 @@ need() { # package, test...
 program() { command -v "$1"; }
 library() { command -v pkg-config && pkg-config --exists "$1"; }
 header() { [ -e "/usr/include/$1" ] || [ -n "$(ls /usr/include/*/"$1" 2>/dev/null)" ]; }
+crate() { ls -d /usr/share/cargo/registry/"$1"-[0-9]*; }
 sanitizer() { echo 'int main(void) { return 0; }' | ${CC} -fsanitize="${SANITIZE:-address}" -x c - -o /dev/null; }
 
 # The package that brings a compiler; for names with a version (clang-16) it is the name itself.
@@ -48,6 +49,7 @@ for group; do
     test)
         need "$(compiler_package "${CXX%% *}")" program "${CXX%% *}"
         need libcriterion-dev library criterion
+        need python3 program python3
         ;;
     sanitize)
         # gcc brings its runtimes along, clang has them in a package of their own.
@@ -68,6 +70,20 @@ for group; do
         need cppcheck program cppcheck
         ;;
     fmt) need clang-format program clang-format ;;
+    bench) need python3 program python3 ;;
+    peers)
+        need "$(compiler_package "${CXX%% *}")" program "${CXX%% *}"
+        need libuv1-dev library libuv
+        need libglib2.0-dev library glib-2.0
+        need libtbb-dev header tbb/task_group.h
+        need libboost-dev header boost/asio/thread_pool.hpp
+        need golang-go program go
+        need default-jdk-headless program javac
+        need rustc program rustc
+        need cargo program cargo
+        need librust-crossbeam-channel-dev crate crossbeam-channel
+        need librust-rayon-dev crate rayon
+        ;;
     *)
         echo "setup: no group is called $group" >&2
         exit 2

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds the peers that this machine can build, into FOLDER (default build/bench/peers), and names each one that it
-# skips with the reason. Fails only if there is none at all. Needs no network; the packages are those of Debian:
+# skips with the reason. Fails only if there is none at all. Needs no network; `make bench-deps` installs the packages:
 #
 #   libuv1-dev libglib2.0-dev libtbb-dev libboost-dev golang-go default-jdk-headless cargo
 #   librust-crossbeam-channel-dev librust-rayon-dev
