@@ -81,11 +81,13 @@ func rss(max bool) float64 {
 var params = map[string]interface{}{}
 var figures = map[string]float64{}
 
+const mayBeZero = " gap_us queue spin "
+
 func number(name string, otherwise int) int {
 	if v, ok := params[name]; ok {
 		n, err := strconv.Atoi(fmt.Sprint(v))
-		if err != nil {
-			usageError(name)
+		if err != nil || n < 0 || n == 0 && !strings.Contains(mayBeZero, " "+name+" ") {
+			usageError(name + "=" + fmt.Sprint(v))
 		}
 		otherwise = n
 	}
@@ -93,9 +95,16 @@ func number(name string, otherwise int) int {
 	return otherwise
 }
 
-func word(name, otherwise string) string {
-	if v, ok := params[name]; ok {
+func word(name, otherwise string, others ...string) string {
+	if v, ok := params[name]; ok && v != otherwise {
 		otherwise = fmt.Sprint(v)
+		known := false
+		for _, other := range others {
+			known = known || otherwise == other
+		}
+		if !known {
+			usageError(name + "=" + otherwise)
+		}
 	}
 	params[name] = otherwise
 	return otherwise
@@ -107,7 +116,8 @@ func usageError(what string) {
 }
 
 func flood(workload string) bool {
-	producers, workers := number("producers", 1), number("workers", 1)
+	ownDefault := map[string]int{"throughput": 1, "work": 1, "sleepers": 1000}
+	producers, workers := number("producers", 1), number("workers", ownDefault[workload])
 	tasks, mode, queue, ideal := 2000000, "queue", number("queue", 1024), 0.0
 	fn := task(func(c *cell) { c.add() })
 	spin := 0
@@ -122,22 +132,15 @@ func flood(workload string) bool {
 		tasks = 100000
 		fn = func(c *cell) { time.Sleep(time.Duration(ms) * time.Millisecond); c.add() }
 		ideal = float64(ms) / 1e3
-		switch word("mode", "thread") {
-		case "thread":
-		case "timer":
+		if word("mode", "thread", "timer") == "timer" {
 			return waits(number("tasks", 1000000), number("outstanding", 50000), time.Duration(ms)*time.Millisecond)
-		default:
-			usageError("mode")
 		}
 	default:
 		number("batch", 64)
 	}
 	tasks = number("tasks", tasks)
 	if workload != "sleepers" {
-		mode = word("mode", "queue")
-		if mode != "queue" && mode != "strict" {
-			usageError("mode=" + mode)
-		}
+		mode = word("mode", "queue", "strict")
 	}
 	if mode == "strict" {
 		queue = 0
@@ -237,7 +240,7 @@ func latency(workload string) bool {
 		otherwise = 0
 	}
 	gap := time.Duration(number("gap_us", otherwise)) * time.Microsecond
-	how, workers, samples := word("gap", "auto"), number("workers", 1), number("samples", 20000)
+	how, workers, samples := word("gap", "auto", "sleep", "spin"), number("workers", 1), number("samples", 20000)
 	asleep := how == "sleep" || how == "auto" && gap >= time.Millisecond
 	cells.samples = samples
 	p := newPool(workers, 1024)

@@ -56,13 +56,18 @@ public class Peer {
     static String kind, workload;
 
     static int number(String key, int otherwise) {
-        int value = given.containsKey(key) ? Integer.parseInt(given.remove(key)) : otherwise;
+        String text = given.remove(key);
+        int value = text == null ? otherwise : text.matches("[0-9]{1,9}") ? Integer.parseInt(text) : -1;
+        if (value < 0 || value == 0 && !List.of("gap_us", "queue", "spin").contains(key))
+            usage(key + "=" + text);
         params.put(key, value);
         return value;
     }
 
-    static String word(String key, String otherwise) {
+    static String word(String key, String otherwise, String... others) {
         String value = given.containsKey(key) ? given.remove(key) : otherwise;
+        if (!value.equals(otherwise) && !List.of(others).contains(value))
+            usage(key + "=" + value);
         params.put(key, value);
         return value;
     }
@@ -165,14 +170,12 @@ public class Peer {
         boolean work = workload.equals("work"), sleep = workload.equals("sleepers");
         int producers = sleep ? 1 : number("producers", 1), workers = number("workers", sleep ? 1000 : 1);
         long tasks = number("tasks", work || sleep ? 100000 : 2000000);
-        String mode = word("mode", sleep ? "thread" : "queue");
+        String mode = sleep ? word("mode", "thread") : word("mode", "queue", "strict");
         int spin = work ? number("spin", 5000) : 0, ms = sleep ? number("ms", 10) : 0;
         number("queue", 1024); // has no bound here
         if (!work && !sleep)
             number("batch", 64);
         checkKeys();
-        if (mode.equals("batch") || mode.equals("timer"))
-            usage("mode=" + mode);
         Semaphore permits = mode.equals("strict") ? new Semaphore(workers) : null;
         long n = work ? steps(spin) : 0;
         Runnable fn = work ? () -> {
@@ -240,7 +243,7 @@ public class Peer {
     static boolean latency() throws Exception {
         boolean wake = workload.equals("wake");
         long gap = number("gap_us", wake ? 50 : 0) * 1000L;
-        String how = word("gap", "auto");
+        String how = word("gap", "auto", "sleep", "spin");
         int workers = number("workers", 1), samples = number("samples", 20000), warm = 20000;
         checkKeys();
         boolean asleep = how.equals("sleep") || how.equals("auto") && gap >= 1_000_000;

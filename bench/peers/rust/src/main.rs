@@ -182,15 +182,21 @@ struct Run {
 impl Run {
     fn number(&mut self, key: &str, otherwise: u64) -> u64 {
         let value = match self.given.remove(key) {
-            Some(text) => text.parse().unwrap_or_else(|_| refuse(key)),
+            Some(text) => text.parse().unwrap_or_else(|_| refuse(&format!("{key}={text}"))),
             None => otherwise,
         };
+        if value == 0 && !["gap_us", "queue", "spin"].contains(&key) {
+            refuse(&format!("{key}=0"));
+        }
         self.params.insert(key.into(), value.to_string());
         value
     }
 
-    fn word(&mut self, key: &str, otherwise: &str) -> String {
-        let value = self.given.remove(key).unwrap_or_else(|| otherwise.into());
+    fn word(&mut self, key: &str, known: &[&str]) -> String {
+        let value = self.given.remove(key).unwrap_or_else(|| known[0].into());
+        if !known.contains(&value.as_str()) {
+            refuse(&format!("{key}={value}"));
+        }
         self.params.insert(key.into(), format!("\"{value}\""));
         value
     }
@@ -210,7 +216,7 @@ impl Run {
         let producers = if sleeps { 1 } else { self.number("producers", 1) };
         let workers = self.number("workers", if sleeps { 1000 } else { 1 });
         let tasks = self.number("tasks", if works || sleeps { 100000 } else { 2000000 });
-        let mode = self.word("mode", if sleeps { "thread" } else { "queue" });
+        let mode = self.word("mode", if sleeps { &["thread"] } else { &["queue", "strict"] });
         let queue = self.number("queue", 1024);
         let (mut spin, mut ms) = (0, 0);
         match self.workload.as_str() {
@@ -219,7 +225,7 @@ impl Run {
             _ => drop(self.number("batch", 64)),
         }
         self.check();
-        if mode == "batch" || mode == "timer" || (mode == "strict" && self.kind == "rayon") {
+        if mode == "strict" && self.kind == "rayon" {
             refuse(&format!("mode={mode}"));
         }
         let n = if works { steps(spin as f64) } else { 0 };
@@ -289,7 +295,7 @@ impl Run {
     fn latency(&mut self) -> bool {
         let wakes = self.workload == "wake";
         let gap = Duration::from_micros(self.number("gap_us", if wakes { 50 } else { 0 }));
-        let how = self.word("gap", "auto");
+        let how = self.word("gap", &["auto", "sleep", "spin"]);
         let (workers, samples) = (self.number("workers", 1), self.number("samples", 20000));
         self.check();
         let asleep = how == "sleep" || (how == "auto" && gap >= Duration::from_millis(1));
