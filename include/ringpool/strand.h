@@ -71,7 +71,9 @@ RP_API int rp_strand_submit(struct rp_strand *strand, uint64_t key, void (*fn)(v
  * bounds the start of this task and the blocking (-ETIMEDOUT). With a completion queue each task posts its own
  * completion: 0, -EFAULT after a panic, or why it was dropped. dropped is called once for a task that will not run,
  * with a reason as there, or that with which the pool dropped its key (-EAGAIN: discarded by another task's policy).
- * -ENOTSUP: ctx or timeout are set, or an overload policy that strands do not have; what reserving a completion gave.
+ * A context is as in any task, but that it does not end the submitter's blocking: once it has ended submit returns
+ * -ECANCELED or -ETIMEDOUT, and a queued task is dropped with that when its turn comes; inside the task rp_ctx_current()
+ * is it. -ENOTSUP: timeout is set, or an overload policy that strands do not have; what reserving a completion gave.
  */
 RP_API int rp_strand_submit_task(struct rp_strand *strand, uint64_t key, const struct rp_task *task);
 

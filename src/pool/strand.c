@@ -25,6 +25,7 @@
 #include "base/futex.h"
 #include "base/rcu.h"
 #include "pool/completion.h"
+#include "pool/job.h"
 #include "pool/pool.h"
 
 #include <errno.h>
@@ -130,6 +131,12 @@ static int runner_submit(struct key *key, int overload, int64_t deadline, const 
     };
 
     return door_submit_task(key->shard->strand->door, &runner);
+}
+
+/* An item with a context is a job, which has its completion too; NULL: it is none. */
+static struct job *item_job(const struct item *item)
+{
+    return item->fn == job_run ? item->arg : NULL;
 }
 
 static void item_drop(struct item *item, int reason)
@@ -258,17 +265,31 @@ static bool item_next(struct turn *turn)
     return more;
 }
 
+/* It has run. */
+static void item_tell(struct item *item, int result)
+{
+    struct job *job = item_job(item);
+
+    if (job)
+        job->ops->end(job, result);
+    else if (item->cq)
+        cq_post(item->cq, item->user_data, result);
+}
+
 static void item_run(struct turn *turn)
 {
     struct frame *outer = frame_current();
     struct item *item = turn->item;
     struct rp_strand *strand = turn->strand;
+    struct job *job = item_job(item);
     int reason = 0;
 
     if (load_relaxed(&strand->dropping) || load_relaxed(&outer->pool->dropping)) /* seen late: the next will see it */
         reason = -ESHUTDOWN;
     else if (item->deadline && rp_now() >= item->deadline)
         reason = -ETIMEDOUT;
+    else if (job)
+        reason = job->ops->claim(job);
     if (reason) {
         turn->fate = DROPPED;
         item_drop(item, reason);
@@ -282,8 +303,7 @@ static void item_run(struct turn *turn)
     turns = turn; /* a panic has jumped over those on top of it */
     if (returned)
         turn->fate = COMPLETED;
-    if (item->cq)
-        cq_post(item->cq, item->user_data, returned ? 0 : -EFAULT);
+    item_tell(item, returned ? 0 : -EFAULT);
 }
 
 /* Whether somebody waits for a worker of the pool. */
@@ -330,8 +350,7 @@ static void turn_exits(void *arg)
     turns = turn->outer;
     if (!item || strand_is_foreign(turn->strand))
         return;
-    if (item->cq)
-        cq_post(item->cq, item->user_data, -EFAULT);
+    item_tell(item, -EFAULT);
     rp_lock_acquire(&key->shard->lock);
     item_ended_locked(turn);
     rp_lock_release(&key->shard->lock);
@@ -578,9 +597,36 @@ static int task_fits(const struct rp_task *task)
     if (!task->fn || (unsigned)task->priority > RP_PRIO_LOW || (unsigned)task->overload > RP_OVERLOAD_CALLER_RUNS ||
         task->deadline < 0 || task->timeout < 0)
         return -EINVAL;
-    if (task->ctx || task->timeout)
+    if (task->timeout)
         return -ENOTSUP;
     return task->deadline && rp_now() >= task->deadline ? -ETIMEDOUT : 0;
+}
+
+/* What the end of the task will need: its completion, or with a context the job that has both. */
+static int item_reserve(struct rp_strand *strand, const struct rp_task *task, struct item *item)
+{
+    struct entry entry = {.fn = task->fn, .arg = task->arg};
+
+    if (!task->ctx)
+        return item->cq ? cq_reserve(item->cq) : 0;
+    int rc = job_from_task(strand->door, task, &entry);
+    if (rc)
+        return rc;
+    item->fn = entry.fn;
+    item->arg = entry.arg;
+    item->dropped = entry.dropped;
+    item->cq = NULL;
+    return 0;
+}
+
+static void item_unreserve(const struct item *item)
+{
+    struct entry entry = {.arg = item->arg};
+
+    if (item_job(item))
+        job_discard(&entry);
+    else if (item->cq)
+        cq_unreserve(item->cq);
 }
 
 int rp_strand_submit_task(struct rp_strand *strand, uint64_t key, const struct rp_task *task)
@@ -611,11 +657,12 @@ int rp_strand_submit_task(struct rp_strand *strand, uint64_t key, const struct r
                         .deadline = task->deadline,
                         .cq = task->cq,
                         .user_data = task->user_data};
-    if (item.cq && (rc = cq_reserve(item.cq)) != 0)
+    rc = item_reserve(strand, task, &item);
+    if (rc)
         return rc;
     rc = submit_item(strand, key, &item, &how);
-    if (rc && item.cq)
-        cq_unreserve(item.cq);
+    if (rc)
+        item_unreserve(&item);
     return rc;
 }
 

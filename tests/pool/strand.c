@@ -2,6 +2,7 @@
  * Strands: order and no overlap by key, keys side by side, and nothing lost by panics, limits, refusals and ends.
  */
 #include <ringpool/completion.h>
+#include <ringpool/context.h>
 #include <ringpool/strand.h>
 
 #include "life.h"
@@ -69,7 +70,6 @@ Test(strand, wrong_arguments_are_refused)
         {{.fn = count_task, .deadline = -1}, -EINVAL},
         {{.fn = count_task, .timeout = -1}, -EINVAL},
         {{.fn = count_task, .timeout = 1}, -ENOTSUP},
-        {{.fn = count_task, .ctx = (struct rp_ctx *)1}, -ENOTSUP},
         {{.fn = count_task, .overload = RP_OVERLOAD_CALLER_RUNS}, -ENOTSUP},
         {{.fn = count_task, .deadline = 1}, -ETIMEDOUT},
     };
@@ -654,6 +654,67 @@ Test(strand, each_task_posts_its_own_completion)
     cr_assert_eq(rp_strand_release(strand), 0);
     cr_assert_eq(rp_strand_submit_task(strand, 1, &task[0]), -ESHUTDOWN);
     cr_assert_eq(rp_cq_wait(cq, out, 5, 0, 0), 0, "a refused task posts nothing");
+    cr_assert_eq(rp_strand_destroy(strand), 0);
+    cr_assert_eq(rp_cq_destroy(cq), 0);
+    pool_end(pool);
+}
+
+static const char trace;
+
+/* Counts itself if it finds its value, and hands on to its own key, by the context that it finds. */
+struct traced {
+    struct rp_strand *strand;
+    _Atomic uint32_t seen;
+    uint32_t last;
+};
+
+static void trace_on(void *arg)
+{
+    struct traced *traced = arg;
+    struct rp_task next = {.fn = trace_on, .arg = traced, .ctx = rp_ctx_current()};
+
+    if (rp_ctx_value(rp_ctx_current(), &trace) == traced && add_seq(&traced->seen, 1) + 1 < traced->last)
+        cr_expect_eq(rp_strand_submit_task(traced->strand, 1, &next), 0);
+}
+
+Test(strand, a_context_travels_with_its_tasks_and_ends_those_that_wait)
+{
+    struct rp_pool *pool = queueing_pool(1);
+    struct rp_strand *strand = strand_make(pool, NULL);
+    struct traced traced = {.strand = strand, .last = 3};
+    struct gate gate = {0};
+    struct ledger ledger = {0};
+    struct rp_completion out[4];
+    struct rp_ctx *ctx;
+    struct rp_cq *cq;
+    struct rp_task tasks[4] = {
+        {.fn = trace_on, .arg = &traced}, {.fn = end_badly, .arg = strand}, {.fn = end_badly}, booked(&ledger)};
+
+    cr_assert_eq(rp_cq_create(&cq, NULL), 0);
+    cr_assert_eq(rp_ctx_create_with(&ctx, NULL, &(struct rp_ctx_options){.key = &trace, .value = &traced}), 0);
+    for (unsigned i = 0; i < 4; i++) {
+        tasks[i].ctx = ctx;
+        tasks[i].cq = cq;
+        tasks[i].user_data = i;
+        if (i == 3) {
+            cr_assert_eq(rp_cq_wait(cq, out, 3, 3, rp_after(PATIENCE)), 3);
+            AWAIT(load_seq(&traced.seen) == 3 && is_empty(strand));
+            cr_assert_eq(rp_strand_submit(strand, 1, gate_pass, &gate), 0);
+        }
+        cr_assert_eq(rp_strand_submit_task(strand, 1, &tasks[i]), 0);
+    }
+    static const int results[3] = {0, -EFAULT, -EFAULT};
+    for (unsigned i = 0; i < 3; i++)
+        cr_assert(out[i].user_data == i && out[i].result == results[i], "%u: %d", i, out[i].result);
+    rp_ctx_cancel(ctx, 0);
+    cr_assert_eq(rp_strand_submit_task(strand, 1, &tasks[3]), -ECANCELED);
+    gate_open(&gate);
+    cr_assert_eq(rp_cq_wait(cq, out, 1, 1, rp_after(PATIENCE)), 1);
+    cr_assert(out[0].user_data == 3 && out[0].result == -ECANCELED);
+    AWAIT(is_empty(strand));
+    cr_assert_eq(load_seq(&ledger.dropped), 1);
+    cr_assert_eq(load_seq(&ledger.reason), ECANCELED);
+    rp_ctx_destroy(ctx);
     cr_assert_eq(rp_strand_destroy(strand), 0);
     cr_assert_eq(rp_cq_destroy(cq), 0);
     pool_end(pool);
