@@ -64,11 +64,11 @@ void alloc_free(const struct rp_allocator *a, void *p)
     }
 }
 
-void *alloc_aligned(const struct rp_allocator *a, size_t align, size_t size)
+static void *aligned(const struct rp_allocator *a, size_t align, size_t size, bool zeroed)
 {
     size_t least = _Alignof(void *); /* for the address below */
     size_t room, total;
-    uintptr_t block, aligned;
+    uintptr_t block, at;
 
     if (align < least) {
         align = least;
@@ -76,13 +76,23 @@ void *alloc_aligned(const struct rp_allocator *a, size_t align, size_t size)
     if (__builtin_add_overflow(align - 1, sizeof(void *), &room) || __builtin_add_overflow(size, room, &total)) {
         return NULL;
     }
-    block = (uintptr_t)a->calloc(a->user, 1, total);
+    block = (uintptr_t)(zeroed ? a->calloc(a->user, 1, total) : a->malloc(a->user, total));
     if (!block) {
         return NULL;
     }
-    aligned = (block + room) & ~(uintptr_t)(align - 1);
-    ((void **)aligned)[-1] = (void *)block;
-    return (void *)aligned;
+    at = (block + room) & ~(uintptr_t)(align - 1);
+    ((void **)at)[-1] = (void *)block;
+    return (void *)at;
+}
+
+void *alloc_aligned(const struct rp_allocator *a, size_t align, size_t size)
+{
+    return aligned(a, align, size, true);
+}
+
+void *alloc_aligned_raw(const struct rp_allocator *a, size_t align, size_t size)
+{
+    return aligned(a, align, size, false);
 }
 
 void alloc_free_aligned(const struct rp_allocator *a, void *p)

@@ -15,8 +15,12 @@ void *alloc_raw(const struct rp_allocator *a, size_t size);
 void *alloc_zeroed(const struct rp_allocator *a, size_t n, size_t size);
 void alloc_free(const struct rp_allocator *a, void *p);
 
-/* Zeroed memory at a multiple of `align` (a power of two). Freed only by alloc_free_aligned; NULL is allowed there. */
+/*
+ * Memory at a multiple of `align` (a power of two), zeroed, or with anything in it. Freed only by alloc_free_aligned;
+ * NULL is allowed there.
+ */
 void *alloc_aligned(const struct rp_allocator *a, size_t align, size_t size);
+void *alloc_aligned_raw(const struct rp_allocator *a, size_t align, size_t size);
 void alloc_free_aligned(const struct rp_allocator *a, void *p);
 
 #endif

@@ -1,7 +1,8 @@
 /*
  * Futures: the word, and what may happen to it.
  *
- * The word's bits only ever get set, but for those that say where one that has not begun stands (retry.c, then.c). The transitions that matter, each one CAS:
+ * The word's bits only ever get set, but for those that say where one that has not begun stands (retry.c, then.c). The
+ * transitions that matter, each one CAS:
  *
  *     claim     neither RUNNING nor DONE -> RUNNING           a dequeue, or a waiter that runs it itself (PLACE)
  *     cancel    neither RUNNING nor DONE -> DONE | code       by cancel, by its context, by a source without result
@@ -16,6 +17,10 @@
  * as it was then. The finish is a read-modify-write of the same word: it comes before the fetch-or, and the waiter sees
  * DONE; or after, and sees WAITERS, and wakes; and if it comes between the fetch-or and the sleep, the word differs.
  * WATCHED is the same with a list beside it: it is set under the list's lock, after the watch is on the list.
+ *
+ * What a round trip costs is how often the first cache line of a future changes its CPU: made here, claimed there, done
+ * there, seen here, and no more. Hence the share in the word (future_leave), the short end (end_plain), and the pauses of
+ * who looks (spin in wait.c).
  */
 #include "pool/future.h"
 
@@ -28,6 +33,8 @@
 #include <errno.h>
 #include <limits.h>
 #include <ringpool/multi.h>
+#include <stddef.h>
+#include <string.h>
 
 const void *thread_self(void)
 {
@@ -43,8 +50,13 @@ static struct rp_future *future_of(struct job *job)
 
 static void unguard(struct rp_future *future)
 {
-    if (future->task.ctx && !future->group && ctx_unwatch(future->task.ctx, &future->ctx_watch))
+    if ((future->kind & (KIND_CTX | KIND_PART)) == KIND_CTX && ctx_unwatch(future->task.ctx, &future->ctx_watch))
         future_unref(future); /* the watch's; the caller has another */
+}
+
+static uint32_t code_bits(int code)
+{
+    return (uint32_t)-code << FUTURE_CODE_SHIFT;
 }
 
 bool future_finish(struct rp_future *future, uint32_t unless, int code)
@@ -54,14 +66,14 @@ bool future_finish(struct rp_future *future, uint32_t unless, int code)
     do {
         if (word & unless)
             return false;
-    } while (!cas_seq(&future->word, &word, word | FUTURE_DONE | (uint32_t)-code << FUTURE_CODE_SHIFT)); /* [done] */
+    } while (!cas_seq(&future->word, &word, word | FUTURE_DONE | code_bits(code))); /* [done] */
     if (word & FUTURE_WAITERS)
         futex_wake(&future->word, INT_MAX);
     if (word & FUTURE_WATCHED)
         then_fire(future);
     if (!(word & FUTURE_RUNNING))
         unguard(future);
-    if (future->group)
+    if (future->kind & KIND_PART)
         group_member_ended(future);
     return true;
 }
@@ -85,9 +97,10 @@ bool future_unwatch(struct rp_future *future, struct watch *watch)
     return was_set;
 }
 
+/* Who finds a single reference holds it: nobody else is left to take one. */
 void future_unref(struct rp_future *future)
 {
-    if (sub_acq_rel(&future->refs, 1) != 1)
+    if (load_acquire(&future->refs) != 1 && sub_acq_rel(&future->refs, 1) != 1) /* pairs with the others' sub_acq_rel */
         return;
     struct rp_allocator allocator = future->allocator;
 
@@ -97,6 +110,14 @@ void future_unref(struct rp_future *future)
     if (future->group)
         group_unref(future->group);
     alloc_free_aligned(&allocator, future);
+}
+
+void future_leave(struct rp_future *future, uint32_t as)
+{
+    uint32_t other = as ^ (FUTURE_GONE | FUTURE_LEFT);
+
+    if (load_acquire(&future->word) & other || or_seq(&future->word, as) & other) /* [left] pairs with the other's */
+        future_unref(future);
 }
 
 int future_result(const struct rp_future *future, void **value)
@@ -121,7 +142,7 @@ bool future_claim(struct rp_future *future, uint32_t from, uint32_t with)
     store_relaxed(&future->cpu, cpu_current());    /* a hint */
     store_release(&future->runner, thread_self()); /* [runner] pairs with the load in wait.c */
     unguard(future);
-    if (future->group)
+    if (future->kind & KIND_PART)
         group_member_started(future);
     return true;
 }
@@ -161,15 +182,16 @@ static void run(struct job *job)
     void *value = NULL;
     int rc;
 
-    future->begun = true;
-    if (future->next) {
+    if (future->kind & KIND_DROPPED) /* else nobody asks */
+        future->begun = true;
+    if (future->kind & KIND_NEXT) {
         void *source_value;
         int source_rc = future_result(future->source, &source_value);
-        rc = future->next(future->task.arg, source_rc, source_value, &value);
-    } else if (future->part) {
-        rc = future->part(future->task.arg);
+        rc = future->call.next(future->arg, source_rc, source_value, &value);
+    } else if (future->kind & KIND_PART) {
+        rc = future->call.part(future->arg);
     } else {
-        rc = future->fn(future->task.arg, &value);
+        rc = future->call.fn(future->arg, &value);
     }
     future->rc = rc;
     future->value = value;
@@ -185,22 +207,40 @@ static void source_drop(struct rp_future *future)
         future_unref(source);
 }
 
+/* The end of one of no kind that nobody watches, and its last act, in one. false: it is not such a one. */
+static bool end_plain(struct rp_future *future, int result)
+{
+    uint32_t word = load_relaxed(&future->word); /* validated by the CAS */
+
+    do {
+        if (word & (FUTURE_DONE | FUTURE_WATCHED | FUTURE_OWN))
+            return false;
+    } while (!cas_seq(&future->word, &word, word | FUTURE_DONE | FUTURE_LEFT | code_bits(result))); /* [done], [left] */
+    if (word & FUTURE_WAITERS) /* the memory may be gone: its address is all that is used */
+        futex_wake(&future->word, INT_MAX);
+    if (word & FUTURE_GONE)
+        future_unref(future);
+    return true;
+}
+
 static void end(struct job *job, int result)
 {
     struct rp_future *future = future_of(job);
 
+    if (!future->kind && end_plain(future, result))
+        return;
     if (!result && future->retry && retry_again(future))
         return;
     if (result && !future->begun && future->task.dropped)
-        future->task.dropped(future->task.arg, result);
-    if (future->next)
+        future->task.dropped(future->arg, result);
+    if (future->kind & KIND_NEXT)
         source_drop(future);
     future_finish(future, FUTURE_DONE, result);
     if (future->task.cq)
         cq_post(future->task.cq, future->task.user_data, future_result(future, NULL));
-    if (load_relaxed(&future->own_made)) /* by this thread, or ordered by what gave it the end */
+    if (load_acquire(&future->word) & FUTURE_OWN)
         ctx_unref(&future->own);
-    future_unref(future);
+    future_leave(future, FUTURE_LEFT);
 }
 
 static bool continues(const struct job *job)
@@ -216,9 +256,8 @@ static void own_release(struct rp_ctx *ctx)
 }
 
 /*
- * The future's own context is made when somebody asks for it. Who cancels a future that runs sets ASKED, then looks for
- * the context; this makes the context, then looks for ASKED: at least one of the two sees the other's, and cancelling
- * twice is as good as once.
+ * The future's own context is made when somebody asks for it. Who cancels a future that runs sets ASKED and sees OWN, or
+ * else this sets OWN and sees ASKED: the later of the two cancels the context.
  */
 static struct rp_ctx *context(struct job *job, bool make)
 {
@@ -226,15 +265,15 @@ static struct rp_ctx *context(struct job *job, bool make)
 
     if (future->group)
         return group_context(future->group);
-    if (load_relaxed(&future->own_made)) /* by this thread */
+    if (load_relaxed(&future->word) & FUTURE_OWN) /* set by this thread */
         return &future->own;
     if (!make)
         return future->task.ctx;
     future_ref(future); /* the context's */
+    memset(&future->own, 0, sizeof(future->own));
     future->own.allocator = future->allocator;
     ctx_embed(&future->own, future->task.ctx, own_release);
-    store_seq(&future->own_made, 1);
-    uint32_t word = load_seq(&future->word);
+    uint32_t word = or_seq(&future->word, FUTURE_OWN);
     if (word & FUTURE_DONE)
         rp_ctx_cancel(&future->own, future_code(future));
     else if (word & FUTURE_ASKED)
@@ -248,7 +287,7 @@ static void overdue(struct job *job)
     struct rp_future *future = future_of(job);
 
     future_finish(future, FUTURE_DONE, -ETIMEDOUT);
-    if (load_seq(&future->own_made))
+    if (load_seq(&future->word) & FUTURE_OWN)
         rp_ctx_cancel(&future->own, -ETIMEDOUT);
 }
 
@@ -273,6 +312,7 @@ struct entry future_entry(const struct rp_future *future)
         .deadline = future->task.deadline,
         .timeout = future->task.timeout,
         .cpu = cpu_current(),
+        .plain = future->task.label || future->task.deadline || future->task.timeout ? ENTRY_FULL : ENTRY_JOB,
     };
 }
 
@@ -301,7 +341,12 @@ static void guard_fire(struct watch *watch, int reason)
     future_unref(future);
 }
 
-int future_create(struct door door, const struct rp_task *task, struct rp_future **out)
+static uint16_t kind_of(const struct rp_task *task)
+{
+    return (task->ctx ? KIND_CTX : 0) | (task->cq ? KIND_CQ : 0) | (task->dropped ? KIND_DROPPED : 0);
+}
+
+int future_create(struct door door, const struct rp_task *task, uint16_t kind, struct rp_future **out)
 {
     struct rp_allocator allocator;
     int rc = door.pool || door.multi ? task_check_fields(task) : -EINVAL;
@@ -311,15 +356,18 @@ int future_create(struct door door, const struct rp_task *task, struct rp_future
     rc = door_allocator(door, &allocator);
     if (rc)
         return rc;
-    struct rp_future *future = alloc_aligned(&allocator, alignof(struct rp_future), sizeof(*future));
+    struct rp_future *future = alloc_aligned_raw(&allocator, alignof(struct rp_future), sizeof(*future));
     if (!future)
         return -ENOMEM;
-    future->allocator = allocator;
     if (task->cq && (rc = cq_reserve(task->cq))) {
-        alloc_free_aligned(&future->allocator, future);
+        alloc_free_aligned(&allocator, future);
         return rc;
     }
+    memset(future, 0, offsetof(struct rp_future, ready_next));
+    future->allocator = allocator;
     future->job.ops = &future_ops;
+    future->kind = kind | kind_of(task);
+    future->arg = task->arg;
     store_relaxed(&future->refs, 1); /* nobody else sees it yet */
     store_relaxed(&future->cpu, -1);
     future->generation = fork_generation();
@@ -337,7 +385,7 @@ void future_discard(struct rp_future *future)
 {
     if (future->task.cq)
         cq_unreserve(future->task.cq);
-    if (future->next)
+    if (future->kind & KIND_NEXT)
         source_drop(future);
     future_unref(future);
 }
@@ -346,12 +394,9 @@ int future_submit(struct rp_future *future)
 {
     struct entry entry = future_entry(future);
 
-    future_ref(future);                   /* the entry's */
-    or_seq(&future->word, FUTURE_QUEUED); /* nobody else sees it until this returns */
+    store_relaxed(&future->word, FUTURE_QUEUED); /* nobody else sees it until it is submitted */
     int rc = door_submit(future->door, &entry, &future->task, &future->pool);
-    if (rc)
-        future_unref(future);
-    else
+    if (!rc)
         future_guard(future);
     return rc;
 }
@@ -414,10 +459,10 @@ static int submit_task(struct door door, int (*fn)(void *arg, void **value), con
     struct rp_task task = *like;
     if (!task.ctx)
         task.ctx = ctx_inherited();
-    int rc = future_create(door, &task, &future);
+    int rc = future_create(door, &task, 0, &future);
     if (rc)
         return rc;
-    future->fn = fn;
+    future->call.fn = fn;
     rc = future_submit(future);
     if (rc)
         future_discard(future);
@@ -501,7 +546,7 @@ int rp_future_cancel(struct rp_future *future)
         return -EALREADY;
     if (!(word & FUTURE_RUNNING) && cancel_unstarted(future)) /* an attempt had just ended; from here on none follows */
         return 0;
-    if (load_seq(&future->own_made)) /* see context() */
+    if (word & FUTURE_OWN) /* else see context() */
         ctx_cancel_late(&future->own);
     return 0;
 }
@@ -518,7 +563,7 @@ int rp_future_run(struct rp_future *future)
 void rp_future_destroy(struct rp_future *future)
 {
     if (future)
-        future_unref(future);
+        future_leave(future, FUTURE_GONE);
 }
 
 void rp_future_detach(struct rp_future *future)

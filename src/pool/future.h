@@ -21,9 +21,22 @@
 #define FUTURE_READY 32U     /* on the list of a thread that will start it, see then.c */
 #define FUTURE_QUEUED 64U    /* its entry was published in the run queue */
 #define FUTURE_PLACE 128U    /* claimed beside the queue: its entry keeps a place, see wait.c */
+#define FUTURE_OWN 256U      /* `own` is a context */
+#define FUTURE_GONE 512U     /* its owner has given it up */
+#define FUTURE_LEFT 1024U    /* so has what was to bring it to its end: see future_leave */
 #define FUTURE_CODE_SHIFT 16 /* of the code, negated, where fn did not return: 0 means `rc` */
 
 enum { PLACE_OPEN, PLACE_EMPTY, PLACE_FILLED };
+
+/* What one is beside a function with an argument; the first three say which member of `call` is its function. */
+enum {
+    KIND_NEXT = 1,
+    KIND_PART = 2,
+    KIND_RETRY = 4,
+    KIND_CTX = 8,
+    KIND_CQ = 16,
+    KIND_DROPPED = 32, /* task.dropped is set */
+};
 
 struct rp_group;
 struct retry;
@@ -32,28 +45,32 @@ struct retry;
  * Legend: c constant once submitted; r its runner, ordered for readers by the word's DONE; L under `lock`; G under the
  * group's lock.
  *
- * On the way to a result only the first three lines travel between the CPUs: the word, which a waiter polls, with what is
- * constant; what the runner writes beside it, so that a poll does not take that away; and the rest of the task.
+ * On its way to a result a future that is of no kind above travels between the CPUs as one cache line, the first. The
+ * second is written where it was made only.
  */
 struct rp_future {
     alignas(64) struct job job;
     _Atomic uint32_t word;
-    _Atomic uint32_t refs;               /* the owner, the entry, what waits for it to start, its own context */
-    int (*fn)(void *arg, void **result); /* c: one of the three */
-    int (*next)(void *arg, int rc, void *value, void **result); /* c: of a continuation */
-    int (*part)(void *arg);                                     /* c: of a group's member */
-    struct rp_group *group;                                     /* c: held */
-    struct retry *retry;                                        /* c */
-    unsigned generation;                                        /* c: of forks */
-    _Atomic uint32_t place; /* PLACE_*: by the claimer; read by whoever takes the entry */
+    _Atomic uint32_t
+        refs; /* one for the owner and what brings it to its end, see future_leave; one for each other hold */
+    union {
+        int (*fn)(void *arg, void **result);
+        int (*next)(void *arg, int rc, void *value, void **result); /* of a continuation */
+        int (*part)(void *arg);                                     /* of a group's member */
+    } call;                                                         /* c */
+    void *arg;                                                      /* c */
+    void *value;                                                    /* r */
+    int rc;                                                         /* r */
+    _Atomic int cpu;                                                /* where it was claimed */
+    _Atomic(const void *) runner; /* the thread that claimed it, as thread_self() names it: compared only */
+    uint16_t kind;                /* c: KIND_* */
+    bool begun;                   /* r */
+    _Atomic uint32_t place;       /* PLACE_*: by the claimer; read by whoever takes the entry */
 
-    alignas(64) _Atomic(const void *) runner; /* the thread that claimed it, as thread_self() names it: compared only */
-    _Atomic int cpu;                          /* where it was claimed */
-    _Atomic uint32_t own_made;                /* r: `own` is a context */
-    void *value;                              /* r */
-    int rc;                                   /* r */
-    bool begun;                               /* r */
-    struct rp_task task; /* c: arg, dropped, label, priority, overload, deadline, timeout, ctx (held), cq */
+    alignas(64) struct rp_group *group; /* c: held; of a part */
+    struct retry *retry;                /* c */
+    unsigned generation;                /* c: of forks */
+    struct rp_task task; /* c: dropped, label, priority, overload, deadline, timeout, ctx (held), cq, user_data */
     struct door door;    /* c */
     _Atomic(struct rp_pool *)
         pool; /* behind the door, where it was submitted last; before that of a multi pool's: NULL */
@@ -64,11 +81,13 @@ struct rp_future {
     struct rp_future *source;     /* L: what a continuation continues; held */
     struct watch tie;             /* of the source's lock: tells that the source is done */
     struct watch ctx_watch;       /* of the tree's lock: while it is queued */
+    struct cds_list_head member;  /* G */
+
+    /* From here on with anything in it until it is used. */
     struct rp_future *ready_next; /* of the thread that will start it */
     struct rp_future *done_next;  /* of the thread that fires its watches */
     struct entry swapped;         /* published by `place` */
     struct rp_ctx own;            /* r: below task.ctx */
-    struct cds_list_head member;  /* G */
 };
 
 static inline bool future_is_done(const struct rp_future *future)
@@ -83,24 +102,35 @@ static inline void future_ref(struct rp_future *future)
 
 void future_unref(struct rp_future *future);
 
+/*
+ * One reference is shared by two: the owner, and whatever has to bring the future to its end (the entry in the queue, then
+ * its run; before that what it continues, or its timer). Each gives its share up by a bit of the word, and the second to
+ * do so gives the reference back. Thus the last act of a run is the very CAS that makes it DONE: it does not come back to a
+ * cache line that a waiter is about to take.
+ */
+void future_leave(struct rp_future *future, uint32_t as);
+
 /* Whether it may be used here: 0, -EINVAL or -ECHILD. */
 static inline int future_usable(const struct rp_future *future)
 {
     return !future ? -EINVAL : future->generation == fork_generation() ? 0 : -ECHILD;
 }
 
-/* Makes one with a single reference, not submitted. Of `task` all but fn is taken; a context is held, a cq reserved. */
-int future_create(struct door door, const struct rp_task *task, struct rp_future **out);
-/* Refused: its completion is given back, and the caller's reference. */
+/*
+ * Makes one, not submitted: both shares are the caller's. Of `task` all but fn is taken; a context is held, a cq reserved.
+ * `kind`: which of the functions the caller will set.
+ */
+int future_create(struct door door, const struct rp_task *task, uint16_t kind, struct rp_future **out);
+/* Refused: its completion is given back, and both shares. */
 void future_discard(struct rp_future *future);
 /* Its entry, as the queue shall carry it. */
 struct entry future_entry(const struct rp_future *future);
-/* Submits it as its task says, for which it gets a reference: what submit returns. */
+/* Submits it as its task says: what submit returns. On success the share of what brings it to its end is the entry's. */
 int future_submit(struct rp_future *future);
 /* It is to end with its context, as long as it has not started. */
 void future_guard(struct rp_future *future);
 /*
- * Submits one that had to wait; the caller's reference becomes the entry's. offer: without blocking; what submit
+ * Submits one that had to wait; the caller's share becomes the entry's. offer: without blocking; what submit
  * returns. release: blocking; it ends with the error if it is refused.
  */
 int future_offer(struct rp_future *future);

@@ -255,15 +255,15 @@ int rp_group_submit_task(struct rp_group *group, int (*fn)(void *arg), const str
         return rc ? rc : -EINVAL;
     struct rp_task task = *like;
     task.ctx = group->ctx;
-    rc = future_create(group->door, &task, &future);
+    rc = future_create(group->door, &task, KIND_PART, &future);
     if (rc)
         return rc;
-    future->part = fn;
+    future->call.part = fn;
     rc = member_submit(group, future);
     if (rc)
         future_discard(future);
     else
-        future_unref(future); /* the owner's: there is none */
+        future_leave(future, FUTURE_GONE); /* it has no owner */
     return rc;
 }
 

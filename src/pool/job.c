@@ -5,14 +5,16 @@
  * It is told after the accounts were made, so that whoever learns of the end finds room in the pool; unless something
  * is to run in the ended task's place: then the task stays in flight until that has run as well.
  *
- * Rejected: a kind of its own in the queue's entries. The queue would carry knowledge that it does not use, and the
- * dequeue a branch.
+ * Rejected: a kind of its own in the queue's entries for each. The queue would carry knowledge that it does not use. What
+ * an entry does say is only what it carries: a job, or a completion that is owed and nothing else, which becomes a job
+ * where it is taken.
  *
- * Here is also the simplest job: a task with a context or a completion queue.
+ * Here are also the simplest jobs: tasks with a context or a completion queue.
  */
 #include "pool/job.h"
 
 #include "base/alloc.h"
+#include "base/rcu.h"
 #include "pool/completion.h"
 #include "pool/context.h"
 #include "pool/then.h"
@@ -83,6 +85,35 @@ void job_finish_worker(struct worker *worker, struct job *job)
     if (worker->holds)
         task_ended(pool);
     worker->holds = false;
+}
+
+/* --- a task that owes a completion, and no more ------------------------------------------------------------------- */
+
+/*
+ * Its entry carries the completion through the queue, so that nothing is allocated; it is a job only from where it was
+ * taken to its end.
+ */
+static void owed_run(struct job *job)
+{
+    const struct owed *owed = caa_container_of(job, const struct owed, job);
+
+    owed->fn(owed->arg);
+}
+
+static void owed_end(struct job *job, int result)
+{
+    const struct owed *owed = caa_container_of(job, const struct owed, job);
+
+    cq_post(owed->cq, owed->user_data, result);
+}
+
+static const struct job_ops owed_ops = {.run = owed_run, .end = owed_end};
+
+void owed_make(struct owed *owed, struct entry *entry)
+{
+    *owed = (struct owed){
+        .job.ops = &owed_ops, .fn = entry->fn, .arg = entry->arg, .cq = entry->cq, .user_data = entry->user_data};
+    *entry = (struct entry){.fn = job_run, .arg = &owed->job, .cpu = entry->cpu, .plain = ENTRY_JOB};
 }
 
 /* --- a task with a context or a completion queue ---------------------------------------------------------------- */
@@ -170,6 +201,12 @@ int job_from_task(struct door door, const struct rp_task *task, struct entry *en
 
     if (task->ctx && ((rc = ctx_usable(task->ctx)) || (rc = ctx_err(task->ctx))))
         return rc;
+    if (entry->plain && !task->ctx) {
+        entry->cq = task->cq;
+        entry->user_data = task->user_data;
+        entry->plain = ENTRY_CQ;
+        return (rc = rcu_attach()) ? rc : cq_reserve(task->cq);
+    }
     rc = door_allocator(door, &allocator);
     if (rc)
         return rc;
@@ -194,12 +231,16 @@ int job_from_task(struct door door, const struct rp_task *task, struct entry *en
     entry->fn = job_run;
     entry->dropped = job_dropped;
     entry->arg = &t->job;
-    entry->plain = 0;
+    entry->plain = entry->label || entry->deadline || entry->timeout ? ENTRY_FULL : ENTRY_JOB;
     return 0;
 }
 
 void job_discard(struct entry *entry)
 {
+    if (entry->plain == ENTRY_CQ) {
+        cq_unreserve(entry->cq);
+        return;
+    }
     struct task_job *t = task_job_of(entry->arg);
 
     if (t->cq)

@@ -35,9 +35,8 @@ struct job_ops {
     void (*overdue)(struct job *job);
 };
 
-struct job {
-    const struct job_ops *ops;
-};
+/* Makes the job of an entry that owes a completion, and the entry that job's. */
+void owed_make(struct owed *owed, struct entry *entry);
 
 /* The fn and the dropped of a job's entry. */
 void job_run(void *arg);
@@ -45,7 +44,7 @@ void job_dropped(void *arg, int reason);
 
 static inline struct job *entry_job(const struct entry *entry)
 {
-    return !entry->plain && entry->fn == job_run ? entry->arg : NULL;
+    return entry->plain != ENTRY_PLAIN && entry->fn == job_run ? entry->arg : NULL;
 }
 
 /*
@@ -63,6 +62,17 @@ enum { JOB_RETURNED, JOB_PANICKED, JOB_OUTSIDE_RETURNED, JOB_OUTSIDE_PANICKED };
 void job_finish(struct pool *pool, struct job *job, int how, bool onward);
 /* The same for one that returned on the worker's own frame. */
 void job_finish_worker(struct worker *worker, struct job *job);
+
+/*
+ * Before an entry is run, or dropped: one that owes a completion becomes a job's, which lives in *owed until it has ended.
+ */
+static inline void entry_settle(struct entry *entry, struct owed *owed)
+{
+    if (entry->plain == ENTRY_CQ)
+        owed_make(owed, entry);
+    if (entry->plain == ENTRY_JOB)
+        entry->dropped = job_dropped;
+}
 
 /* The job of a frame whose task has ended; the frame has none from then on. */
 static inline struct job *frame_job_end(struct frame *frame)

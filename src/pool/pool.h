@@ -25,8 +25,22 @@
 #define PANIC_REASON 256
 #define NAME_BYTES 10
 
-struct job;
+struct job_ops;
 struct rp_future;
+
+/* See job.h. */
+struct job {
+    const struct job_ops *ops;
+};
+
+/* The job of a task that owes a completion: where its entry was taken, until it has ended. */
+struct owed {
+    struct job job;
+    void (*fn)(void *arg);
+    void *arg;
+    struct rp_cq *cq;
+    uint64_t user_data;
+};
 
 /* A task's timeout: what the reactor finds when it fires. */
 struct limit {
@@ -103,6 +117,7 @@ struct worker {
     bool holds;                                  /* o: its task ended but for the accounts: see job_finish_worker */
 
     struct frame frame;         /* o */
+    struct owed owed;           /* o */
     void *local;                /* o: worker_start's */
     struct limit run_limit;     /* o arms, t fires */
     void *alternate_stack;      /* o: for contained signals */
@@ -317,9 +332,9 @@ void task_failed(struct pool *pool, _Atomic uint64_t *how);
 void task_drop(struct pool *pool, const struct entry *entry, int reason);
 /*
  * What is to be done with an entry that was taken off the queue: 0: run *entry, which may be another one than it was;
- * negative: drop *entry for that reason; positive: nothing.
+ * negative: drop *entry for that reason; positive: nothing. *owed lasts until then.
  */
-int task_check(struct pool *pool, struct entry *entry);
+int task_check(struct pool *pool, struct entry *entry, struct owed *owed);
 /* Ends one queued task on the calling thread: runs it, or drops it for `drop` if that is not 0. false: none was ready. */
 bool pool_help(struct pool *pool, int drop);
 

@@ -196,10 +196,10 @@ static int submit_retry(struct door door, int (*fn)(void *arg, void **value), co
     struct rp_task task = *like;
     if (!task.ctx)
         task.ctx = ctx_inherited();
-    int rc = future_create(door, &task, &future);
+    int rc = future_create(door, &task, KIND_RETRY, &future);
     if (rc)
         return rc;
-    future->fn = fn;
+    future->call.fn = fn;
     rc = retry_attach(future, policy);
     if (!rc)
         rc = future_submit(future);
@@ -208,7 +208,7 @@ static int submit_retry(struct door door, int (*fn)(void *arg, void **value), co
     else if (out)
         *out = future;
     else
-        future_unref(future);
+        future_leave(future, FUTURE_GONE);
     return rc;
 }
 

@@ -52,17 +52,36 @@ enum { CLASS_NORMAL, CLASS_HIGH, CLASS_LOW, CLASSES }; /* values of enum rp_prio
 #define RING_MIN 64U
 #define RING_MAX 65536U
 
+struct rp_cq;
+
 /* A task as the queue carries it. */
 struct entry {
     void (*fn)(void *arg);
     void *arg;
     void (*dropped)(void *arg, int reason);
-    const char *label;
-    int64_t deadline;
+    union {
+        const char *label;
+        struct rp_cq *cq; /* of ENTRY_CQ */
+    };
+    union {
+        int64_t deadline;
+        uint64_t user_data; /* of ENTRY_CQ */
+    };
     int64_t timeout;
     int cpu;        /* the submitter's, or -1 */
-    uint32_t plain; /* 1: only fn, arg and cpu are set, the rest is zero */
+    uint32_t plain; /* ENTRY_* */
 };
+
+/*
+ * FULL: all of it; PLAIN: fn, arg and cpu are set, the rest is zero; JOB: the same, and it is a job's, see job.h; CQ: it owes
+ * a completion, which is all that it has beside fn and arg. The lowest bit says that it needs no extras.
+ */
+enum { ENTRY_FULL = 0, ENTRY_PLAIN = 1, ENTRY_CQ = 2, ENTRY_JOB = 3 };
+
+static inline bool entry_has_extras(uint32_t plain)
+{
+    return !(plain & 1);
+}
 
 /*
  * Half a cache line, for a stream of tasks costs what its lines cost to move between CPUs. `sequence` is p when the slot
@@ -82,8 +101,14 @@ _Static_assert(sizeof(struct slot) == 32, "two slots are one cache line");
 /* What few tasks have: kept apart, so that the others never touch it. */
 struct extras {
     void (*dropped)(void *arg, int reason);
-    const char *label;
-    int64_t deadline;
+    union {
+        const char *label;
+        struct rp_cq *cq;
+    };
+    union {
+        int64_t deadline;
+        uint64_t user_data;
+    };
     int64_t timeout;
 };
 

@@ -129,7 +129,7 @@ static inline void ring_publish(struct ring *ring, uint64_t position, const stru
     slot->arg = entry->arg;
     slot->cpu = entry->cpu;
     slot->plain = entry->plain;
-    if (!entry->plain)
+    if (entry_has_extras(entry->plain))
         ring->extras[position & ring->mask] = (struct extras){
             .dropped = entry->dropped, .label = entry->label, .deadline = entry->deadline, .timeout = entry->timeout};
     uint64_t published = (position + 1) & POSITION_MASK;
@@ -169,7 +169,7 @@ static inline bool ring_take(struct ring *ring, bool ends, struct entry *out)
             if (__builtin_expect((next & (POSITION_MASK >> 1)) == 0, 0))
                 ring_passed_half(ring);
             *out = (struct entry){.fn = slot->fn, .arg = slot->arg, .cpu = slot->cpu, .plain = slot->plain};
-            if (!out->plain)
+            if (entry_has_extras(out->plain))
                 extras_take(&ring->extras[at & ring->mask], out);
             store_release(&slot->sequence, (at + ring->mask + 1) & POSITION_MASK); /* [vacate] pairs with slots_free */
             return true;

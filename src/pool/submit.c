@@ -285,9 +285,11 @@ int rp_pool_submit_batch(struct rp_pool *pool, const struct rp_task *tasks, unsi
 static void end_here(struct pool *pool, const struct entry *entry, int reason)
 {
     struct entry own = *entry;
+    struct owed owed;
 
     if (!reason)
         reason = job_take(&own);
+    entry_settle(&own, &owed);
     if (reason) {
         frame_drop(pool, &own, reason, false);
         add_relaxed(&pool->outside_dropped, 1); /* a counter */
@@ -301,13 +303,14 @@ static void end_here(struct pool *pool, const struct entry *entry, int reason)
 static int discard_oldest(struct pool *pool)
 {
     struct entry victim;
+    struct owed owed;
 
     int rc;
 
     do {
         if (!runq_take_lowest(&pool->runq, &victim))
             return -EAGAIN;
-        rc = task_check(pool, &victim);
+        rc = task_check(pool, &victim, &owed);
     } while (rc > 0); /* what was there runs elsewhere, and is still in flight */
     task_drop(pool, &victim, rc ? rc : -EAGAIN);
     return 0;

@@ -110,7 +110,7 @@ static void lost_ready(struct rp_future *future)
         end_collecting(&future->job, future_code(future));
 }
 
-/* The entry's hold, which the tie's reference has become, passes on to the run. */
+/* The share that the tie had passes on to the run. */
 static void run_ready(struct pool *pool, struct rp_future *future, bool guest)
 {
     if (!future_claim(future, FUTURE_READY, 0)) {
@@ -259,7 +259,7 @@ void then_end(struct pool *pool, struct job *job, int result, bool onward, bool 
 
 /* --- making ----------------------------------------------------------------------------------------------------- */
 
-/* The source is done. The tie's reference to the continuation is ours. */
+/* The source is done. The tie's share of the continuation is ours. */
 static void tie_fire(struct watch *watch, int reason)
 {
     struct rp_future *future = caa_container_of(watch, struct rp_future, tie);
@@ -287,7 +287,6 @@ static int start_here(struct rp_future *future)
 
     if (!code)
         return future_submit(future);
-    future_ref(future);
     future->job.ops->end(&future->job, code);
     return 0;
 }
@@ -303,20 +302,17 @@ int rp_future_then(struct rp_future *source, struct rp_pool *pool,
         return rc ? rc : -EINVAL;
     struct rp_ctx *ctx = ctx_inherited();
     const struct rp_task task = {.arg = arg, .ctx = ctx ? ctx : source->task.ctx};
-    rc = future_create(pool ? door_pool(pool) : source->door, &task, &future);
+    rc = future_create(pool ? door_pool(pool) : source->door, &task, KIND_NEXT, &future);
     if (rc)
         return rc;
-    future->next = next;
+    future->call.next = next;
     future_ref(source);
     future->source = source;
     future->tie = (struct watch){.fire = tie_fire, .deferred = true};
-    future_ref(future); /* the tie's */
-    if (future_watch(source, &future->tie)) {
+    if (future_watch(source, &future->tie))
         future_guard(future);
-    } else {
-        future_unref(future);
+    else
         rc = start_here(future);
-    }
     if (rc)
         future_discard(future);
     else

@@ -35,6 +35,7 @@
 
 #define SPIN_NS 20000
 #define SPIN_FUTURES 8
+#define PAUSES 3 /* between two looks, each of which takes the line away from a runner that is about to write it */
 #define WAITV_MAX 128
 
 /* --- places ----------------------------------------------------------------------------------------------------- */
@@ -54,14 +55,12 @@ static void place_settle_locked(struct pool *pool, struct rp_future *future)
 
     while (taken && entry_job(&head) != &future->job && place_chase(&head))
         ;
-    if (!taken) {
-        store_release(&future->place, PLACE_EMPTY); /* [place] */
-    } else if (entry_job(&head) == &future->job) {
-        future_unref(future); /* the entry's */
-    } else {
+    if (taken && entry_job(&head) == &future->job)
+        return;
+    future_ref(future); /* the entry's that is left there; its share is the run's */
+    if (taken)
         future->swapped = head;
-        store_release(&future->place, PLACE_FILLED); /* [place] pairs with the load in place_take */
-    }
+    store_release(&future->place, taken ? PLACE_FILLED : PLACE_EMPTY); /* [place] pairs with the load in place_take */
 }
 
 static void place_settle(struct pool *pool, struct rp_future *future)
@@ -113,17 +112,21 @@ bool future_run_here(struct rp_future *future, bool worker, bool onward)
     uint32_t word = load_acquire(&future->word);
     struct pool *pool;
 
-    if (future->retry || word & (FUTURE_RUNNING | FUTURE_DONE) || !(word & (FUTURE_QUEUED | FUTURE_READY)))
+    if (future->kind & KIND_RETRY || word & (FUTURE_RUNNING | FUTURE_DONE) || !(word & (FUTURE_QUEUED | FUTURE_READY)))
         return false;
     if (guest_enter(load_acquire(&future->pool), &pool))
         return false;
     bool flight = word & FUTURE_QUEUED;
-    bool claimed = (!worker || worker_self(pool)) && future_claim(future, flight ? FUTURE_QUEUED : FUTURE_READY, flight ? FUTURE_PLACE : 0);
+    if (!flight)
+        future_ref(future); /* the list's, as the run takes its share; before it can give that back */
+    bool claimed = (!worker || worker_self(pool)) &&
+                   future_claim(future, flight ? FUTURE_QUEUED : FUTURE_READY, flight ? FUTURE_PLACE : 0);
     if (claimed) {
-        future_ref(future); /* the run's, as an entry has one */
         if (flight)
             place_settle(pool, future);
         run_claimed(pool, future, flight, onward);
+    } else if (!flight) {
+        future_unref(future);
     }
     guest_leave(pool);
     return claimed;
@@ -134,7 +137,7 @@ static struct rp_future *source_of(struct rp_future *future)
 {
     struct rp_future *source = NULL;
 
-    if (!future->next || load_acquire(&future->word) & ~(FUTURE_WAITERS | FUTURE_WATCHED))
+    if (!(future->kind & KIND_NEXT) || load_acquire(&future->word) & ~(FUTURE_WAITERS | FUTURE_WATCHED))
         return NULL;
     rp_lock_acquire(&future->lock);
     if (future->source) {
@@ -251,7 +254,7 @@ static bool runs_here(struct rp_future *const *futures, unsigned n)
     return false;
 }
 
-static bool spin(struct rp_future *const *futures, unsigned n, unsigned *which)
+static bool spin(struct rp_future *const *futures, unsigned n, int64_t deadline, unsigned *which)
 {
     int64_t until = 0;
 
@@ -260,13 +263,16 @@ static bool spin(struct rp_future *const *futures, unsigned n, unsigned *which)
     do {
         if (runs_here(futures, n))
             return false;
-        for (int i = 0; i < 16; i++) {
+        for (int i = 0; i < 8; i++) {
             if (any_done(futures, n, which))
                 return true;
-            cpu_relax();
+            for (int pause = 0; pause < PAUSES; pause++)
+                cpu_relax();
         }
         if (!until)
             until = rp_now() + SPIN_NS;
+        if (deadline && deadline < until)
+            until = deadline;
     } while (rp_now() < until);
     return false;
 }
@@ -289,7 +295,7 @@ static int wait_long(struct rp_future *future, int64_t deadline)
     while (future_help(future))
         if (future_is_done(future))
             return 0;
-    if (spin(&future, 1, &which))
+    if (spin(&future, 1, deadline, &which))
         return 0;
     while (announce(future, &word)) {
         int rc = wait_sleep(&want, &word, 1, deadline);
@@ -396,7 +402,7 @@ int rp_future_wait_any(struct rp_future *const *futures, unsigned n, int64_t dea
     while (help_any(futures, n))
         if (any_done(futures, n, &which))
             return (int)which;
-    if (spin(futures, n, &which))
+    if (spin(futures, n, deadline, &which))
         return (int)which;
     bool words = n <= WAITV_MAX && (n == 1 || futex_wait_any_works());
     do {

@@ -79,10 +79,11 @@ void task_drop(struct pool *pool, const struct entry *entry, int reason)
     task_failed(pool, &pool->dropped);
 }
 
-static __attribute__((noinline)) int task_check_full(struct pool *pool, struct entry *entry)
+static __attribute__((noinline)) int task_check_full(struct pool *pool, struct entry *entry, struct owed *owed)
 {
     int rc = job_take(entry);
 
+    entry_settle(entry, owed);
     if (rc)
         return rc;
     if (load_seq(&pool->dropping)) /* the release drops what it sees itself; this is for the rest */
@@ -93,12 +94,12 @@ static __attribute__((noinline)) int task_check_full(struct pool *pool, struct e
 /* What task_check finds of most. */
 static inline bool task_is_clear(const struct pool *pool, const struct entry *entry)
 {
-    return entry->plain && !load_relaxed(&pool->dropping); /* a drop that is seen late is none */
+    return entry->plain == ENTRY_PLAIN && !load_relaxed(&pool->dropping); /* a drop that is seen late is none */
 }
 
-int task_check(struct pool *pool, struct entry *entry)
+int task_check(struct pool *pool, struct entry *entry, struct owed *owed)
 {
-    return task_is_clear(pool, entry) ? 0 : task_check_full(pool, entry);
+    return task_is_clear(pool, entry) ? 0 : task_check_full(pool, entry, owed);
 }
 
 /* On the reactor: the task that the timer was armed for runs still, or it would have been cancelled. */
@@ -180,7 +181,7 @@ static inline __attribute__((always_inline)) bool entry_run(struct worker *worke
         return false;
     task_left(worker);
     store_relaxed(&worker->tasks, load_relaxed(&worker->tasks) + 1); /* own word; ordered by [end] */
-    if (entry->plain || !worker->frame.job)
+    if (entry->plain == ENTRY_PLAIN || !worker->frame.job)
         return true;
     job_finish_worker(worker, frame_job_end(&worker->frame));
     worker->frame.phase = FRAME_IDLE;
@@ -190,7 +191,7 @@ static inline __attribute__((always_inline)) bool entry_run(struct worker *worke
 static __attribute__((noinline)) bool worker_run_full(struct worker *worker, struct entry entry)
 {
     struct pool *pool = worker->pool;
-    int reason = task_check(pool, &entry);
+    int reason = task_check(pool, &entry, &worker->owed);
 
     if (!reason)
         return entry_run(worker, pool, &entry);
@@ -230,14 +231,14 @@ static void worker_held(struct worker *worker)
 
 bool pool_help(struct pool *pool, int drop)
 {
-    struct entry entry;
-
     static _Thread_local unsigned turn;
+    struct entry entry;
+    struct owed completion;
     bool owed = false;
 
     if (!runq_take(&pool->runq, &turn, &owed, &entry))
         return false;
-    int rc = task_check(pool, &entry);
+    int rc = task_check(pool, &entry, &completion);
     if (rc > 0)
         return true;
     if (rc || drop) {

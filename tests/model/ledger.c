@@ -41,14 +41,14 @@ void open_pool(unsigned capacity, const struct rp_pool_options *options)
     ledger.pool = another_pool(capacity, options);
 }
 
-struct job *job_new(void)
+struct chore *job_new(void)
 {
     must(ledger.jobs < JOBS, "too many jobs");
     return &ledger.job[ledger.jobs++];
 }
 
 /* Another one for each job. */
-static const char *job_label(const struct job *job)
+static const char *job_label(const struct chore *job)
 {
     static const char labels[JOBS];
 
@@ -57,7 +57,7 @@ static const char *job_label(const struct job *job)
 
 static void job_run(void *arg)
 {
-    struct job *job = arg;
+    struct chore *job = arg;
     const char *label = frame_current()->label; /* none, if it was submitted without the rest of a task */
 
     trace("job %d runs", (int)(job - ledger.job));
@@ -82,7 +82,7 @@ static void job_run(void *arg)
 
 static void job_dropped(void *arg, int reason)
 {
-    struct job *job = arg;
+    struct chore *job = arg;
 
     trace("job %d is dropped: %d", (int)(job - ledger.job), reason);
     must(!job->runs && !job->drops, "job %d is dropped twice or after it ran", (int)(job - ledger.job));
@@ -91,7 +91,7 @@ static void job_dropped(void *arg, int reason)
     turn("dropped");
 }
 
-static struct rp_task task_of(struct job *job)
+static struct rp_task task_of(struct chore *job)
 {
     return (struct rp_task){
         .fn = job_run,
@@ -105,7 +105,7 @@ static struct rp_task task_of(struct job *job)
     };
 }
 
-static int said(struct job *job, int rc)
+static int said(struct chore *job, int rc)
 {
     trace("submit of job %d says %d", (int)(job - ledger.job), rc);
     job->rc = rc;
@@ -113,7 +113,7 @@ static int said(struct job *job, int rc)
     return rc;
 }
 
-int job_submit_to_pool(struct job *job)
+int job_submit_to_pool(struct chore *job)
 {
     struct rp_task task = task_of(job);
 
@@ -122,7 +122,7 @@ int job_submit_to_pool(struct job *job)
     return said(job, rp_pool_submit(ledger.pool, job_run, job));
 }
 
-int job_submit(struct job *job)
+int job_submit(struct chore *job)
 {
     struct rp_task task = task_of(job);
 
@@ -132,17 +132,17 @@ int job_submit(struct job *job)
                 chance(2) ? rp_multi_submit_task(ledger.multi, &task) : rp_multi_submit(ledger.multi, job_run, job));
 }
 
-int job_try(struct job *job)
+int job_try(struct chore *job)
 {
     return said(job, rp_pool_try_submit(ledger.pool, job_run, job));
 }
 
-int job_submit_until(struct job *job, int64_t deadline)
+int job_submit_until(struct chore *job, int64_t deadline)
 {
     return said(job, rp_pool_submit_until(ledger.pool, job_run, job, deadline));
 }
 
-int jobs_submit_batch(struct job *first, unsigned n)
+int jobs_submit_batch(struct chore *first, unsigned n)
 {
     struct rp_task tasks[JOBS] = {0};
 
@@ -162,7 +162,7 @@ void submit_job(void *arg)
 void fates_check(void)
 {
     for (unsigned i = 0; i < ledger.jobs; i++) {
-        const struct job *job = &ledger.job[i];
+        const struct chore *job = &ledger.job[i];
         unsigned fates = job->runs + job->drops;
 
         must(job->submitted, "the submit of job %u has not returned", i);
@@ -227,7 +227,7 @@ static void snapshot_check(void)
     unsigned accepted = 0, ran = 0, panicked = 0;
 
     for (unsigned i = 0; i < ledger.jobs; i++) {
-        const struct job *job = &ledger.job[i];
+        const struct chore *job = &ledger.job[i];
         accepted += job->submitted && job->rc == 0;
         panicked += job->runs && (job->panics || job->exits);
         ran += job->runs && !job->panics && !job->exits;

@@ -8,15 +8,15 @@
 
 enum { JOBS = 24 };
 
-struct job {
-    int rc;                          /* what submit said */
-    bool submitted;                  /* it has returned */
-    unsigned runs, drops;            /* fates */
-    int reason;                      /* of the drop */
-    struct gate *opens, *waits;      /* when it has started; before it ends */
-    void (*inside)(struct job *job); /* called by the task */
-    bool panics, exits;              /* how it ends, if not by returning */
-    int priority, overload;          /* enum rp_priority, enum rp_overload */
+struct chore {
+    int rc;                            /* what submit said */
+    bool submitted;                    /* it has returned */
+    unsigned runs, drops;              /* fates */
+    int reason;                        /* of the drop */
+    struct gate *opens, *waits;        /* when it has started; before it ends */
+    void (*inside)(struct chore *job); /* called by the task */
+    bool panics, exits;                /* how it ends, if not by returning */
+    int priority, overload;            /* enum rp_priority, enum rp_overload */
     int64_t deadline, timeout;
 };
 
@@ -24,7 +24,7 @@ struct ledger {
     struct rp_pool *pool;
     struct rp_multi *multi; /* jobs are submitted through it, if there is one */
     unsigned capacity;
-    struct job job[JOBS];
+    struct chore job[JOBS];
     unsigned jobs;
     unsigned running, most; /* tasks that run now, and the most at once so far */
     unsigned panics;        /* calls of the panic handler */
@@ -40,14 +40,14 @@ void open_pool(unsigned capacity, const struct rp_pool_options *options);
 struct rp_pool *another_pool(unsigned capacity, const struct rp_pool_options *options);
 
 /* A new job; jobs are submitted once. */
-struct job *job_new(void);
-int job_submit(struct job *job);
+struct chore *job_new(void);
+int job_submit(struct chore *job);
 /* To ledger.pool, in any case. */
-int job_submit_to_pool(struct job *job);
+int job_submit_to_pool(struct chore *job);
 /* Whether the job went as a plain submit or as a task is chosen; a deadline in it bounds the submitter. */
-int job_try(struct job *job);
-int job_submit_until(struct job *job, int64_t deadline);
-int jobs_submit_batch(struct job *first, unsigned n);
+int job_try(struct chore *job);
+int job_submit_until(struct chore *job, int64_t deadline);
+int jobs_submit_batch(struct chore *first, unsigned n);
 
 /* As actors: submit the job arg; submit three in a row (arg: the first). */
 void submit_job(void *arg);

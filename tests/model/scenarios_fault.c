@@ -14,7 +14,7 @@
 /* Submitted until accepted, as a caller would. */
 static void submit_stubborn(void *arg)
 {
-    struct job *job = arg;
+    struct chore *job = arg;
 
     while (job_submit(job) == -EAGAIN || job->rc == -ENOMEM)
         model_sleep(MS);
@@ -191,7 +191,7 @@ static void thread_exits(void)
     close_pool();
 }
 
-static void end_all(struct job *job)
+static void end_all(struct chore *job)
 {
     int rc = rp_pool_release_until(ledger.pool, 0, NULL);
 
@@ -221,7 +221,7 @@ static void failing_helped(void)
 
 /* --- time -------------------------------------------------------------------------------------------------------- */
 
-static void sleep_inside(struct job *job)
+static void sleep_inside(struct chore *job)
 {
     model_sleep(choose(3) * MS);
     (void)job;
@@ -261,7 +261,7 @@ static void start_deadlines(void)
     settle(true);
     actors_join();
     for (int i = 0; i < 4; i++) {
-        const struct job *job = &ledger.job[i];
+        const struct chore *job = &ledger.job[i];
         must(job->rc == 0 || job->rc == -ETIMEDOUT, "job %d: %d", i, job->rc);
         must(!job->drops || job->reason == -ETIMEDOUT, "job %d dropped for %d", i, job->reason);
     }

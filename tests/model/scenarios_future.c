@@ -25,6 +25,7 @@ static struct {
     unsigned ran[MOST], dropped[MOST];
     int seen[MOST];
     bool looked[MOST];
+    bool silent[MOST]; /* nobody is told if it is dropped */
     struct gate gate;
 } scene;
 
@@ -72,10 +73,19 @@ static void dropped(void *arg, int reason)
 
 static void make(unsigned i, int (*fn)(void *arg, void **value))
 {
-    const struct rp_task task = {.arg = ARG(i), .dropped = dropped, .ctx = scene.ctx};
+    scene.silent[i] = chance(2); /* of no kind, if it has no context either: its end is the short one */
+    const struct rp_task task = {.arg = ARG(i), .dropped = scene.silent[i] ? NULL : dropped, .ctx = scene.ctx};
     int rc = rp_pool_submit_future_task(ledger.pool, fn, &task, &scene.future[i]);
 
     must(rc == 0, "submit of future %u: %d", i, rc);
+}
+
+/* Whether it met one fate. */
+static bool ended_once(unsigned i)
+{
+    unsigned fates = scene.ran[i] + scene.dropped[i];
+
+    return scene.silent[i] ? fates <= 1 : fates == 1;
 }
 
 /* --- one outcome ---------------------------------------------------------------------------------------------------- */
@@ -134,7 +144,7 @@ static void future_outcome(void)
     actors_join();
     must(scene.seen[1] == scene.seen[2], "one saw %d, the other %d", scene.seen[1], scene.seen[2]);
     must(scene.seen[1] == 7 || scene.seen[1] == -ECANCELED, "both saw %d", scene.seen[1]);
-    must(scene.ran[0] == (scene.seen[1] == 7) && scene.ran[0] + scene.dropped[0] == 1,
+    must(scene.ran[0] == (scene.seen[1] == 7) && ended_once(0),
          "it ran %u times and was dropped %u times, and all saw %d", scene.ran[0], scene.dropped[0], scene.seen[1]);
     rp_ctx_destroy(scene.ctx);
     scene_close();
@@ -162,7 +172,7 @@ static void future_given_up(void)
     scene_settled();
     actors_join();
     for (unsigned i = 0; i < 3; i++)
-        must(scene.ran[i] + scene.dropped[i] == 1, "future %u: no fate, or two", i);
+        must(ended_once(i), "future %u: no fate, or two", i);
     scene_close();
 }
 
@@ -484,6 +494,41 @@ static void cq_owed(void)
     scene_close();
 }
 
+/* Whatever becomes of tasks that owe completions, and whoever takes them from the queue: each posts one, which says what. */
+static void cq_fates(void)
+{
+    static const int policies[] = {RP_OVERLOAD_BLOCK, RP_OVERLOAD_DISCARD_OLDEST, RP_OVERLOAD_DISCARD_NEWEST,
+                                   RP_OVERLOAD_CALLER_RUNS};
+    struct rp_completion out[4];
+    bool accepted[4];
+    int expected = 0;
+
+    queue_open(8);
+    scene_open(1, &(struct rp_pool_options){.queue_depth = 1 + choose(2),
+                                            .release_policy = chance(2) ? RP_RELEASE_DROP : RP_RELEASE_RUN});
+    for (unsigned i = 0; i < 4; i++) {
+        const struct rp_task task = {
+            .fn = owing, .arg = ARG(i), .cq = queue.cq, .user_data = i, .overload = policies[choose(4)]};
+        int rc = rp_pool_submit_task(ledger.pool, &task);
+        must(rc == 0 || rc == -EAGAIN, "submit: %d", rc);
+        expected += accepted[i] = !rc;
+        if (i == 1 && !rp_pool_submit_future(ledger.pool, plain, ARG(4), &scene.future[0]))
+            actor("runner", run_first, NULL); /* swaps places with one of them */
+    }
+    actors_join();
+    must(rp_pool_release_until(ledger.pool, 0, NULL) == 0, "release");
+    int n = rp_cq_wait(queue.cq, out, 4, 0, 0);
+    must(n == expected, "%d completions of %d", n, expected);
+    for (int i = 0; i < n; i++) {
+        unsigned which = (unsigned)out[i].user_data;
+        must(which < 4 && accepted[which] && !queue.taken[which]++, "completion %u twice, or of nobody's", which);
+        must(scene.ran[which] == (out[i].result == 0), "task %u ran %u times and posted %d", which, scene.ran[which],
+             out[i].result);
+    }
+    must(rp_cq_destroy(queue.cq) == 0, "destroy");
+    scene_close();
+}
+
 /* --- strands ------------------------------------------------------------------------------------------------------------ */
 
 static struct {
@@ -613,6 +658,7 @@ const struct scenario scenarios_future[] = {
     {"retry-cancel", "a cancel between attempts ends the future once", retry_cancel},
     {"cq-wait", "a consumer that sleeps for n completions is woken by the one that makes them so many", cq_wait},
     {"cq-owed", "tasks that owe a completion outlive the queue", cq_owed},
+    {"cq-fates", "each task that owes a completion posts one, and what became of it", cq_fates},
     {"strand-order", "tasks of a key run in order and never two at once", strand_order},
     {"strand-end", "a strand's end meets every accepted task", strand_end},
     {0},

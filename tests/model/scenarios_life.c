@@ -9,7 +9,7 @@
 
 static void submit_several(void *arg)
 {
-    struct job *job = arg;
+    struct chore *job = arg;
 
     for (int i = 0; i < 2; i++) {
         job_submit(&job[i]);
@@ -164,7 +164,7 @@ static void release_await(void)
     close_pool();
 }
 
-static void help_inside(struct job *job)
+static void help_inside(struct chore *job)
 {
     int rc = rp_pool_release_until(ledger.pool, 0, NULL);
 
@@ -413,7 +413,7 @@ static void destroy_calls(void)
     fates_check();
 }
 
-static void destroy_from_task(struct job *job)
+static void destroy_from_task(struct chore *job)
 {
     int rc = rp_pool_destroy(ledger.pool);
 

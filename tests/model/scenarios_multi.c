@@ -50,7 +50,7 @@ static void close_multi(void)
 
 static void submit_pair(void *arg)
 {
-    struct job *job = arg;
+    struct chore *job = arg;
 
     job_submit(&job[0]);
     job_submit(&job[1]);
@@ -121,7 +121,7 @@ static unsigned fill(struct gate *hold, unsigned *pools)
     for (unsigned pool = 0; pool < *pools; pool++) {
         struct rp_pool *handle = rp_multi_pool(ledger.multi, pool);
         for (unsigned depth = ((struct pool *)handle->handle.core)->queue_depth + 1; depth; depth--, n++) {
-            struct job *job = job_new();
+            struct chore *job = job_new();
             job->waits = &hold[pool];
             ledger.pool = handle;
             job_submit_to_pool(job);

@@ -9,7 +9,7 @@
 
 static void submit_pair(void *arg)
 {
-    struct job *job = arg;
+    struct chore *job = arg;
 
     job_submit(&job[0]);
     job_submit(&job[1]);
@@ -138,7 +138,7 @@ static void max_blocking(void)
     close_pool();
 }
 
-static void submit_next(struct job *job)
+static void submit_next(struct chore *job)
 {
     job_submit(job + 1);
 }
@@ -189,7 +189,7 @@ static void blocked_inside_tune(void)
 static struct gate all_in, doors;
 
 /* Three workers where one may be: each has said that it blocks, which is over when all are in. */
-static void submit_from_the_crowd(struct job *job)
+static void submit_from_the_crowd(struct chore *job)
 {
     rp_blocking_begin();
     if (ledger.running == 3)
@@ -225,7 +225,7 @@ static void blocked_inside_crowd(void)
     close_pool();
 }
 
-static void block_in(struct job *job)
+static void block_in(struct chore *job)
 {
     (void)job;
     rp_blocking_begin();

@@ -7,7 +7,7 @@
 
 static void submit_three(void *arg)
 {
-    struct job *job = arg;
+    struct chore *job = arg;
 
     for (int i = 0; i < 3; i++)
         job_submit(&job[i]);
@@ -70,7 +70,7 @@ static void dependent_chain(void)
     open_pool(3, &(struct rp_pool_options){.queue_depth = choose(3), .min_workers = choose(4)});
     for (unsigned i = choose(3); i > 0; i--)
         job_submit(job_new());
-    struct job *job = &ledger.job[ledger.jobs];
+    struct chore *job = &ledger.job[ledger.jobs];
     job_new()->waits = &first;
     job_new();
     job_new()->opens = &second;
@@ -86,7 +86,7 @@ static void dependent_chain(void)
 
 static void submit_batch(void *arg)
 {
-    struct job *first = arg;
+    struct chore *first = arg;
 
     jobs_submit_batch(first, (unsigned)(&ledger.job[ledger.jobs] - first));
 }
@@ -111,7 +111,7 @@ static void batch(void)
 
 static void submit_then_batch(void *arg)
 {
-    struct job *job = arg;
+    struct chore *job = arg;
 
     job_submit(&job[0]);
     jobs_submit_batch(&job[1], 2);

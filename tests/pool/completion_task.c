@@ -56,6 +56,26 @@ Test(completion_task, a_task_that_returns_posts_0)
     stage_strike(&stage);
 }
 
+Test(completion_task, a_task_that_only_owes_a_completion_takes_no_memory)
+{
+    struct bank bank = {0};
+    struct rp_allocator allocator = bank_allocator(&bank);
+    struct stage stage;
+    _Atomic uint32_t ran = 0;
+
+    stage_set(&stage, 1, (struct rp_pool_options){.allocator = &allocator, .prealloc = true, .queue_depth = 8});
+    uint32_t before = load_seq(&bank.calls);
+    for (uint64_t i = 0; i < 100; i++) {
+        struct rp_task task = {.fn = count_task, .arg = (void *)&ran, .cq = stage.cq, .user_data = ~i};
+        cr_assert_eq(rp_pool_submit_task(stage.pool, &task), 0);
+        expect(&stage, ~i, 0);
+    }
+    cr_assert_eq(load_seq(&bank.calls), before);
+    cr_assert_eq(load_seq(&ran), 100);
+    stage_strike(&stage);
+    cr_assert_eq(load_seq(&bank.live), 0);
+}
+
 Test(completion_task, a_task_that_panics_posts_efault)
 {
     struct stage stage;
