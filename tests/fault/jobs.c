@@ -38,19 +38,6 @@ static struct jobs {
     struct record record[RECORDS];
 } job;
 
-static void on_panic(void *user, const struct rp_panic_info *info)
-{
-    (void)user;
-    (void)info;
-}
-
-static void on_log(void *user, int level, const char *message)
-{
-    (void)user;
-    (void)level;
-    (void)message;
-}
-
 /* --- tasks -------------------------------------------------------------------------------------------------------- */
 
 static struct record *record_new(void)

@@ -359,13 +359,13 @@ static void helpers_await(void)
 
 /* --- a life ------------------------------------------------------------------------------------------------------- */
 
-static void on_panic(void *user, const struct rp_panic_info *info)
+void on_panic(void *user, const struct rp_panic_info *info)
 {
     (void)user;
     (void)info;
 }
 
-static void on_log(void *user, int level, const char *message)
+void on_log(void *user, int level, const char *message)
 {
     (void)user;
     (void)level;

@@ -38,6 +38,10 @@ extern bool lasting; /* the fault does not go away: waits have limits, and may e
 /* Of the pools; requests to it are counted, and fail as the arguments say. */
 extern const struct rp_allocator hook_allocator;
 
+/* Options of pools that say nothing. */
+void on_panic(void *user, const struct rp_panic_info *info);
+void on_log(void *user, int level, const char *message);
+
 _Noreturn void broke(enum broken what, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void nap(int64_t ns);
 

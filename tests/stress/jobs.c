@@ -55,8 +55,7 @@ static struct trial {
     struct rp_cq *cq;
     bool calm;     /* never released before the end */
     bool may_fail; /* the allocator does, now and then */
-    _Atomic bool failing, over, stop;
-    _Atomic int64_t allocated;
+    _Atomic bool over, stop;
     _Atomic unsigned used;
     _Atomic unsigned queued, taken; /* completions owed, and had */
     _Atomic int key_busy[KEYS];
@@ -79,7 +78,7 @@ static void dump(void)
                 s.capacity, s.running, s.busy, s.waiting, s.blocked, s.closed, s.submitted, s.completed, s.dropped,
                 s.panicked);
     fprintf(stderr, "completions %u of %u, pieces of memory %" PRId64 "; calm %d, may_fail %d, over %d\n", trial.taken,
-            trial.queued, (int64_t)trial.allocated, trial.calm, trial.may_fail, trial.over);
+            trial.queued, (int64_t)counting.pieces, trial.calm, trial.may_fail, trial.over);
     for (unsigned i = 0; i < RECORDS && i < trial.used; i++) {
         const struct record *r = &trial.records[i];
         if (r->verdict == ACCEPTED && (r->ran + r->dropped == 0 || (r->has_queue && !r->completions)))
@@ -111,31 +110,6 @@ static void verdict(struct record *r, int rc)
     r->verdict = rc ? REJECTED : ACCEPTED;
     n_rejected += rc != 0;
 }
-
-/* --- the counting allocator --------------------------------------------------------------------------------------- */
-
-static void *count_calloc(void *user, size_t n, size_t size)
-{
-    void *p = trial.failing && one_in(6) ? NULL : calloc(n, size);
-
-    (void)user;
-    trial.allocated += p != NULL;
-    return p;
-}
-
-static void *count_malloc(void *user, size_t size)
-{
-    return count_calloc(user, 1, size);
-}
-
-static void count_free(void *user, void *p)
-{
-    (void)user;
-    free(p);
-    trial.allocated -= p != NULL;
-}
-
-static const struct rp_allocator counting = {.malloc = count_malloc, .calloc = count_calloc, .free = count_free};
 
 /* --- tasks -------------------------------------------------------------------------------------------------------- */
 
@@ -538,7 +512,7 @@ static void timer_use(void)
 {
     struct clockwork clockwork = {0};
     struct rp_timer *timer;
-    struct rp_timer_options options = {.backend = backend, .allocator = &counting};
+    struct rp_timer_options options = {.backend = backend, .allocator = &counting_allocator};
     unsigned armed = 0;
 
     if (trial.pool && one_in(2)) {
@@ -643,7 +617,8 @@ static void produce(unsigned producer, struct rp_ctx *ctx)
 
 static struct rp_ctx *ctx_make(struct rp_ctx *parent)
 {
-    const struct rp_ctx_options options = {.deadline = one_in(4) ? rp_after(rnd(3000000)) : 0, .allocator = &counting};
+    const struct rp_ctx_options options = {.deadline = one_in(4) ? rp_after(rnd(3000000)) : 0,
+                                           .allocator = &counting_allocator};
     struct rp_ctx *ctx = NULL;
 
     EXPECT(rp_ctx_create_with(&ctx, parent, &options), -EAGAIN);
@@ -700,7 +675,7 @@ static void *chaos(void *unused)
             }
             break;
         case 2:
-            trial.failing = trial.may_fail && one_in(2);
+            counting.fails = trial.may_fail && one_in(2);
             break;
         default:
             nap(rnd(2000000));
@@ -708,19 +683,6 @@ static void *chaos(void *unused)
         nap(rnd(500000));
     }
     return NULL;
-}
-
-static void on_panic(void *user, const struct rp_panic_info *info)
-{
-    (void)user;
-    (void)info;
-}
-
-static void on_log(void *user, int level, const char *message)
-{
-    (void)user;
-    (void)level;
-    (void)message;
 }
 
 /* --- a round ------------------------------------------------------------------------------------------------------ */
@@ -737,13 +699,15 @@ static void trial_begin(void)
         .backend = backend,
         .own_reactor = one_in(4),
         .stack_size = STACK,
-        .allocator = &counting,
-        .on_panic = on_panic,
-        .log = on_log,
+        .allocator = &counting_allocator,
+        .on_panic = quiet_panic,
+        .log = quiet_log,
     };
-    const struct rp_strand_options strand = {
-        .burst = rnd(4), .max_queued = one_in(3) ? 1 + rnd(20) : 0, .backend = backend, .allocator = &counting};
-    const struct rp_cq_options queue = {.entries = 1U << rnd(7), .backend = backend, .allocator = &counting};
+    const struct rp_strand_options strand = {.burst = rnd(4),
+                                             .max_queued = one_in(3) ? 1 + rnd(20) : 0,
+                                             .backend = backend,
+                                             .allocator = &counting_allocator};
+    const struct rp_cq_options queue = {.entries = 1U << rnd(7), .backend = backend, .allocator = &counting_allocator};
     int rc;
 
     memset(&trial, 0, sizeof(trial));
@@ -802,7 +766,7 @@ static void round_run(void)
         pthread_join(producers[i], NULL);
     trial.stop = true;
     pthread_join(chaos_thread, NULL);
-    trial.failing = false;
+    counting.fails = false;
     bool through_release = one_in(2);
     if (through_release)
         EXPECT(rp_strand_release_until(trial.strand, 0), 0);
@@ -817,8 +781,8 @@ static void round_run(void)
     pthread_join(consumer_thread, NULL);
     if ((rc = rp_cq_destroy(trial.cq)))
         fail("destroy of the queue returned %d (%s)", rc, rp_strerror(rc));
-    if (!SETTLES(trial.allocated == 0))
-        fail("all is destroyed, and %" PRId64 " pieces of memory are held", (int64_t)trial.allocated);
+    if (!SETTLES(counting.pieces == 0))
+        fail("all is destroyed, and %" PRId64 " pieces of memory are held", (int64_t)counting.pieces);
     ledger_check();
 }
 

@@ -138,6 +138,46 @@ static void *watchdog(void *unused)
     return NULL;
 }
 
+/* --- for pools ---------------------------------------------------------------------------------------------------- */
+
+struct counting counting;
+
+static void *count_calloc(void *user, size_t n, size_t size)
+{
+    void *p = counting.fails && one_in(6) ? NULL : calloc(n, size);
+
+    (void)user;
+    counting.pieces += p != NULL;
+    return p;
+}
+
+static void *count_malloc(void *user, size_t size)
+{
+    return count_calloc(user, 1, size);
+}
+
+static void count_free(void *user, void *p)
+{
+    (void)user;
+    free(p);
+    counting.pieces -= p != NULL;
+}
+
+const struct rp_allocator counting_allocator = {.malloc = count_malloc, .calloc = count_calloc, .free = count_free};
+
+void quiet_panic(void *user, const struct rp_panic_info *info)
+{
+    (void)user;
+    (void)info;
+}
+
+void quiet_log(void *user, int level, const char *message)
+{
+    (void)user;
+    (void)level;
+    (void)message;
+}
+
 /* --- what must be as before --------------------------------------------------------------------------------------- */
 
 static unsigned threads_before, files_before;

@@ -43,8 +43,7 @@ static struct trial {
     bool may_fail; /* the allocator does, now and then */
     bool drops;    /* some policy drops */
     bool bounded;  /* -EAGAIN is allowed to whoever may block */
-    _Atomic bool failing, over, stop;
-    _Atomic int64_t allocated;
+    _Atomic bool over, stop;
     _Atomic uint64_t panics;
     _Atomic unsigned used;
     struct record records[RECORDS];
@@ -90,29 +89,6 @@ static int expect(const char *call, int rc, const int *allowed)
 }
 
 #define EXPECT(call, ...) expect(#call, call, (const int[]){__VA_ARGS__, 0})
-
-/* --- the counting allocator --------------------------------------------------------------------------------------- */
-
-static void *count_calloc(void *user, size_t n, size_t size)
-{
-    void *p = trial.failing && one_in(6) ? NULL : calloc(n, size);
-
-    (void)user;
-    trial.allocated += p != NULL;
-    return p;
-}
-
-static void *count_malloc(void *user, size_t size)
-{
-    return count_calloc(user, 1, size);
-}
-
-static void count_free(void *user, void *p)
-{
-    (void)user;
-    free(p);
-    trial.allocated -= p != NULL;
-}
 
 /* --- tasks -------------------------------------------------------------------------------------------------------- */
 
@@ -356,7 +332,7 @@ static void chaos_once(void)
         }
         break;
     case 8:
-        trial.failing = trial.may_fail && !trial.over && one_in(2);
+        counting.fails = trial.may_fail && !trial.over && one_in(2);
         break;
     default:
         look();
@@ -380,24 +356,10 @@ static void on_health(void *user, const struct rp_multi_health *event)
     n_health++;
 }
 
-static void on_panic(void *user, const struct rp_panic_info *info)
-{
-    (void)user;
-    (void)info;
-}
-
-static void on_log(void *user, int level, const char *message)
-{
-    (void)user;
-    (void)level;
-    (void)message;
-}
-
 /* --- a round ------------------------------------------------------------------------------------------------------ */
 
 static int trial_create(void)
 {
-    static const struct rp_allocator allocator = {.malloc = count_malloc, .calloc = count_calloc, .free = count_free};
     struct rp_pool_options pool = {
         .queue_depth = one_in(2) ? 0 : rnd(50),
         .expiry_ns = one_in(2) ? 0 : 1000000 + rnd(3000000),
@@ -409,9 +371,9 @@ static int trial_create(void)
         .backend = backend,
         .own_reactor = one_in(4),
         .stack_size = STACK,
-        .allocator = &allocator,
-        .on_panic = on_panic,
-        .log = on_log,
+        .allocator = &counting_allocator,
+        .on_panic = quiet_panic,
+        .log = quiet_log,
         .log_level = RP_LOG_DEBUG,
     };
     struct rp_multi_options options = {
@@ -554,7 +516,7 @@ static void round_run(void)
     trial.stop = true;
     for (unsigned i = 0; i < CHAOS; i++)
         pthread_join(chaos_threads[i], NULL);
-    trial.failing = false;
+    counting.fails = false;
     if (ending != END_RACING && !trial.calm)
         rp_multi_reboot(trial.multi);
     for (unsigned i = 0; i < n; i++)
@@ -566,8 +528,8 @@ static void round_run(void)
             rp_multi_reboot(trial.multi);
         trial_end(ending, &at_rest, &rested);
     }
-    if (!SETTLES(trial.allocated == 0))
-        fail("destroyed, and %" PRId64 " pieces of memory are held", (int64_t)trial.allocated);
+    if (!SETTLES(counting.pieces == 0))
+        fail("destroyed, and %" PRId64 " pieces of memory are held", (int64_t)counting.pieces);
     trial.multi = NULL;
     ledger_check(rested ? &at_rest : NULL);
 }

@@ -643,13 +643,6 @@ static void on_sigusr1(int signal)
 
 /* --- pools -------------------------------------------------------------------------------------------------------- */
 
-static void quiet(void *user, int level, const char *message)
-{
-    (void)user;
-    (void)level;
-    (void)message;
-}
-
 static void options_roll(struct trial *t)
 {
     struct rp_pool_options *o = &t->options;
@@ -676,7 +669,7 @@ static void options_roll(struct trial *t)
     o->contain_signals = one_in(4);
     o->on_panic = on_panic;
     o->panic_user = t;
-    o->log = quiet;
+    o->log = quiet_log;
     o->stack_size = STACK;
     o->name = "stress";
     o->allocator = &t->allocator;

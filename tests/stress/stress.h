@@ -6,6 +6,7 @@
 #define TESTS_STRESS_STRESS_H
 
 #include <inttypes.h>
+#include <ringpool.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -65,6 +66,18 @@ static inline void nap(int64_t ns)
         }                                                                                                              \
         (condition);                                                                                                   \
     })
+
+/* An allocator that counts the pieces it has given out, and fails now and then while it is told to. */
+struct counting {
+    _Atomic int64_t pieces;
+    _Atomic bool fails;
+};
+extern struct counting counting;
+extern const struct rp_allocator counting_allocator;
+
+/* Options of pools that say nothing. */
+void quiet_panic(void *user, const struct rp_panic_info *info);
+void quiet_log(void *user, int level, const char *message);
 
 /* Fails unless the process has the threads and descriptors that it had before the first round. */
 void residue_check(void);

@@ -171,7 +171,7 @@ const struct scenario *const scenario_lists[] = {program_scenario, NULL};
 #else
 #include <assert.h>
 #define ROUNDS 1
-#define MUST(condition, text) assert((condition) && text)
+#define MUST(condition, text) assert((condition) && (text))
 #endif
 
 typedef _Atomic unsigned word;
