@@ -89,7 +89,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 # --- set-up -----------------------------------------------------------------------------------------------------------
 
 GOALS := $(or $(MAKECMDGOALS),all)
-TEST_GOALS := test check check-io_uring check-epoll check-headers check-exports check-install check-bench check-sanitized stress soak check-fault fault
+TEST_GOALS := test check check-io_uring check-epoll check-headers check-exports check-install check-bench check-sanitized stress soak check-fault fault test-kernels
 BENCH_GOALS := bench bench-check bench-peers
 BUILD_GOALS := all $(BENCH_GOALS) demo install deps lint model model-long model-c11 mutants $(TEST_GOALS) $(BUILD)/%
 
@@ -260,6 +260,12 @@ fault: $(FAULT) $(DENY) ## every system call of a pool's life fails once and for
 	$(Q)BUILD='$(BUILD)' tests/fault/run.sh all
 	$(Q)$(NEIGHBOURS)
 	$(Q)BUILD='$(BUILD)' tests/fault/environment.sh 10
+
+# With seconds of patience for each boot as KERNEL_TIMEOUT, and BOOTS='5.10 denied' for some of them.
+BOOTS ?=
+.PHONY: test-kernels
+test-kernels: $(RUNNER) $(COMMAND) $(DENY) $(FAULT) ## the tests on Debian's 5.10, 6.1 and 6.12, and with io_uring denied, in qemu; BOOTS='5.10 denied'
+	$(Q)BUILD='$(BUILD)' tests/kernels/run.sh $(BOOTS)
 
 include bench/bench.mk
 include tests/model/model.mk
