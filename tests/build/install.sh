@@ -1,6 +1,6 @@
 #!/bin/sh
-# A staged installation is complete: a program finds the library by pkg-config alone, links it shared and static, runs;
-# and uninstall leaves no file behind.
+# A staged installation is complete: a program finds the library by pkg-config alone, links it shared and static, and
+# runs, as does one without any shared library; and uninstall leaves no file behind.
 set -eu
 
 # The makes below are runs of their own: no job server to share, and the variables of the command line come along in
@@ -15,9 +15,16 @@ ${MAKE:-make} -s install DESTDIR="$stage" PREFIX=/usr >/dev/null
 cat >"$work/user.c" <<'EOF'
 #include <ringpool.h>
 #include <string.h>
+static void increment(void *arg)
+{
+    ++*(int *)arg;
+}
 int main(void)
 {
-    return strcmp(rp_version(), RP_VERSION) != 0;
+    struct rp_pool *pool;
+    int n = 0;
+    return strcmp(rp_version(), RP_VERSION) || rp_pool_create(&pool, 1, NULL) ||
+           rp_pool_submit(pool, increment, &n) || rp_pool_destroy(pool) || n != 1;
 }
 EOF
 
@@ -34,9 +41,21 @@ export PKG_CONFIG_PATH="$stage/usr/lib/pkgconfig"
 LD_LIBRARY_PATH="$stage/usr/lib" "$work/shared"
 "$work/static"
 
+# A program without any shared library, where there is what to link it with.
+whole=
+# shellcheck disable=SC2046,SC2086 # flags
+if echo 'int main(void) { return 0; }' |
+    $CC -static -x c - -x none $(pkg-config --static --libs liburing liburcu-bp) -o "$work/whole" 2>/dev/null; then
+    $CC -static "$work/user.c" $($query --static --cflags --libs ringpool) -o "$work/whole"
+    "$work/whole"
+    whole=", as a whole too"
+else
+    echo "install: a program without shared libraries is not tried: some static library is missing here"
+fi
+
 ${MAKE:-make} -s uninstall DESTDIR="$stage" PREFIX=/usr
 if left=$(find "$stage" ! -type d | grep .); then
     echo "install: uninstall left behind: $left" >&2
     exit 1
 fi
-echo "install: found by pkg-config, linked shared and static, uninstalled"
+echo "install: found by pkg-config, linked shared and static$whole, uninstalled"
