@@ -149,6 +149,7 @@ struct pool {
     /* Read by every submit, written by making, ending and tuning only. */
     alignas(CACHE_APART) _Atomic uint32_t alive; /* by CAS; workers that live or are being made */
     _Atomic uint32_t target;                     /* l: capacity + extra: alive grows up to it */
+    _Atomic uint32_t settled;                    /* by CAS; those of alive that have begun */
     _Atomic uint32_t capacity;                   /* l: as tuned */
     _Atomic uint32_t forked;                     /* set in a forked child */
     int overload;                                /* constant from here */

@@ -252,35 +252,54 @@ bool pool_help(struct pool *pool, int drop)
 
 /* --- the end of a shift, or of the worker ----------------------------------------------------------------------------- */
 
+/* Gives up its place among those that have begun, if there are more than `least`. */
+static bool settled_leave(struct pool *pool, uint32_t least)
+{
+    uint32_t settled = load_seq(&pool->settled);
+
+    do {
+        if (settled <= least)
+            return false;
+    } while (!cas_seq(&pool->settled, &settled, settled - 1));
+    return true;
+}
+
 /*
- * Leaves, if more than `floor` live or all is over: gives up its place in `alive`, then looks at the queue (see
- * idle.h). true: it is gone. false: it stays, and *searching says as what.
+ * Leaves, if more than `floor` live and more than `least` have begun, or all is over: gives up its place in `alive`,
+ * then looks at the queue (see idle.h). true: it is gone. false: it stays, and *searching says as what. One that expires
+ * counts on no worker that may yet fail to begin: the minimum would end for one that never comes.
  */
-static bool worker_leave(struct worker *worker, unsigned floor, bool *searching)
+static bool worker_leave(struct worker *worker, unsigned floor, unsigned least, bool *searching)
 {
     struct pool *pool = worker->pool;
     uint32_t alive = load_seq(&pool->alive);
 
     *searching = false;
-    if (runq_closed(&pool->runq))
+    if (runq_closed(&pool->runq)) {
+        least = 0;
         floor = runq_drained(&pool->runq) ? 0 : alive;
+    }
+    if (!settled_leave(pool, least))
+        return false;
     do {
         if (alive <= floor)
-            return false;
+            goto stays;
     } while (!cas_seq(&pool->alive, &alive, alive - 1));
-    worker->enlisted = false;
     if (!runq_closed(&pool->runq) && alive - 1 < pool->min_workers) { /* a reboot counted on us */
-        worker->enlisted = true;
         add_seq(&pool->alive, 1);
-        return false;
+        goto stays;
     }
+    worker->enlisted = false;
     if (!runq_ready(&pool->runq))
         return true;
     rcu_enter();
-    bool enlisted = idle_wake_one(pool); /* if this finds nobody else it enlists one more: the caller itself */
+    *searching = worker->enlisted = idle_wake_one(pool); /* if this finds nobody else it enlists one more: the caller */
     rcu_exit();
-    *searching = worker->enlisted = enlisted;
-    return !enlisted;
+    if (!worker->enlisted)
+        return true;
+stays:
+    add_seq(&pool->settled, 1);
+    return false;
 }
 
 static bool is_surplus(struct pool *pool)
@@ -321,7 +340,7 @@ static __attribute__((noinline)) void worker_loop(struct worker *worker, bool se
                 return; /* in a child that returned from the task that forked: it ends as a thread does */
             if (__builtin_expect(is_surplus(pool), 0)) {
                 task_settle(worker, &owed);
-                if (worker_leave(worker, load_seq(&pool->target), &searching))
+                if (worker_leave(worker, load_seq(&pool->target), 0, &searching))
                     return;
             }
             continue;
@@ -335,14 +354,15 @@ static __attribute__((noinline)) void worker_loop(struct worker *worker, bool se
         if (runq_closed(&pool->runq) && runq_drained(&pool->runq)) {
             if (searching)
                 idle_search_end(pool);
-            if (worker_leave(worker, pool->min_workers, &searching))
+            if (worker_leave(worker, pool->min_workers, 0, &searching))
                 return;
         } else {
             uint32_t call = idle_park(pool, worker, searching);
             search_parked(worker);
-            unsigned floor = call == PARK_SURPLUS ? load_seq(&pool->target) : pool->min_workers;
+            bool surplus = call == PARK_SURPLUS;
+            unsigned floor = surplus ? load_seq(&pool->target) : pool->min_workers;
             searching = call == PARK_NOTIFIED;
-            if (!searching && worker_leave(worker, floor, &searching))
+            if (!searching && worker_leave(worker, floor, surplus ? 0 : pool->min_workers, &searching))
                 return;
         }
     }
@@ -429,10 +449,12 @@ static void worker_exits(void *arg)
     }
     if (worker->enlisted) {
         worker->enlisted = false;
-        if (worker->begun)
+        if (worker->begun) {
+            sub_seq(&pool->settled, 1);
             worker_spawn(pool, false);
-        else
+        } else {
             worker_failed(pool, worker->born_searching, -ECANCELED); /* still as it was born */
+        }
     }
     if (!worker->begun)
         worker_reports(pool, -ECANCELED);
@@ -482,6 +504,7 @@ void *worker_main(void *arg)
         worker_reports(pool, rc);
     } else {
         worker->begun = true;
+        add_seq(&pool->settled, 1);
         worker_reports(pool, 0);
         worker_retry_settled(pool);
         worker_turn(worker, RP_WORKER_IDLE);

@@ -210,6 +210,7 @@ void pool_rest_check(const struct pool *pool)
     must(idle_searching(pool->idle.word) == 0, "%u searching at rest", idle_searching(pool->idle.word));
     must(pool->alive == parked(pool), "%u workers alive, %u parked at rest", pool->alive, parked(pool));
     must(pool->alive == pool->threads, "%u workers alive, %u threads at rest", pool->alive, pool->threads);
+    must(pool->alive == pool->settled, "%u workers alive, %u settled at rest", pool->alive, pool->settled);
     must(pool->room.attention == 0, "attention %#llx at rest", (unsigned long long)pool->room.attention);
     must(pool->guests == 0 && pool->excused == 0, "%u guests, %u excused at rest", pool->guests, pool->excused);
     must(pool->extra == 0, "%u extra at rest", pool->extra);

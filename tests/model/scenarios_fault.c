@@ -128,6 +128,37 @@ static void start_failures(void)
     must(started_workers == 0, "%u workers were started and not stopped", started_workers);
 }
 
+/* The first worker begins; each later one takes longer than an expiry, and fails. */
+static int start_first_hook(void *user, unsigned worker, void **local)
+{
+    if (!most_workers)
+        return start_hook(user, worker, local);
+    model_sleep(4 * MS);
+    return -EIO;
+}
+
+/* The only worker, which is the minimum, does not end for another that may yet fail to begin. */
+static void start_minimum(void)
+{
+    starts_fail = started_workers = most_workers = 0;
+    open_pool(2, &(struct rp_pool_options){.min_workers = 1,
+                                           .queue_depth = 2,
+                                           .worker_start = start_first_hook,
+                                           .worker_stop = stop_hook,
+                                           .expiry_ns = MS});
+    for (int i = 0; i < 3; i++) {
+        job_submit(job_new());
+        if (chance(2))
+            settle(true);
+        must(started_workers == 1, "the minimum has ended");
+    }
+    settle(true);
+    must(started_workers == 1, "the minimum has ended");
+    fates_check();
+    rest_check();
+    close_pool();
+}
+
 static void prewarm(void *arg)
 {
     int n = rp_pool_prewarm(ledger.pool, *(unsigned *)arg);
@@ -422,6 +453,7 @@ const struct scenario scenarios_fault[] = {
     {"thread-failures-destroy", "and dropped where the pool ends first", thread_failures_destroy},
     {"allocation-failures", "-ENOMEM loses nothing", allocation_failures},
     {"start-failures", "a worker that does not start is tried again", start_failures},
+    {"start-minimum", "the minimum does not end for a worker that fails to begin", start_minimum},
     {"prewarming", "workers made from many sides, never more than may live", prewarming},
     {"panics", "workers that panic while submitters block", panics},
     {"thread-exits", "a worker whose task ends its thread is replaced", thread_exits},

@@ -30,6 +30,65 @@ Test(pool_expiry, idle_workers_end)
     pool_end(pool);
 }
 
+/* Of all workers only the first begins; the others are held at their start, and then fail. */
+struct chosen {
+    struct gate gate;
+    _Atomic uint32_t started, stopped, ran;
+};
+
+static int chosen_start(void *user, unsigned worker, void **local)
+{
+    struct chosen *chosen = user;
+
+    (void)worker;
+    (void)local;
+    if (add_seq(&chosen->started, 1) == 0)
+        return 0;
+    gate_pass(&chosen->gate);
+    return -EPERM;
+}
+
+static void chosen_stop(void *user, unsigned worker, void *local)
+{
+    struct chosen *chosen = user;
+
+    (void)worker;
+    (void)local;
+    add_seq(&chosen->stopped, 1);
+}
+
+/*
+ * Adversary: a second worker whose start takes so long that the first idles past its expiry, and then fails, as do all
+ * that are made after it. Holds: who may yet fail is not counted on, so the first stays, and runs what is submitted.
+ */
+Test(pool_expiry, the_minimum_does_not_leave_for_a_worker_that_fails_to_begin)
+{
+    struct chosen chosen = {0};
+    struct rp_pool_options options = {.min_workers = 1,
+                                      .queue_depth = 8,
+                                      .expiry_ns = 1 * MS,
+                                      .worker_start = chosen_start,
+                                      .worker_stop = chosen_stop,
+                                      .worker_user = &chosen,
+                                      .log_level = RP_LOG_NONE};
+    struct rp_pool *pool = pool_make(2, &options);
+    struct gate gate = {0};
+
+    cr_assert_eq(rp_pool_submit(pool, gate_pass, &gate), 0);
+    AWAIT(load_seq(&gate.inside) == 1);
+    cr_assert_eq(rp_pool_submit(pool, count_task, &chosen.ran), 0);
+    AWAIT(load_seq(&chosen.gate.inside) == 1);
+    gate_open(&gate);
+    AWAIT(load_seq(&chosen.ran) == 1);
+    nap(50 * MS); /* many expiries */
+    gate_open(&chosen.gate);
+    AWAIT(load_seq(&chosen.gate.passed) >= 1);
+    cr_assert_eq(rp_pool_submit(pool, count_task, &chosen.ran), 0);
+    AWAIT(load_seq(&chosen.ran) == 2);
+    cr_assert_eq(load_seq(&chosen.stopped), 0);
+    pool_end(pool);
+}
+
 Test(pool_expiry, no_purge_keeps_all)
 {
     struct rp_pool_options options = {.expiry_ns = 1 * MS, .no_purge = true};
