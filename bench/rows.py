@@ -76,8 +76,11 @@ def latency_rows():
         out.append(Row(f"roundtrip W={workers}", f"roundtrip workers={workers} samples=50000", **p50,
                        quick=workers == 1, ours=JOINS, brief="samples=20000",
                        check=("crossbeam", "go-channel", "mutex", "libuv", "glib", "asio")))
-    out.append(Row("roundtrip 200 us", "roundtrip gap_us=200 samples=3000", **p50, ours=JOINS, brief="samples=2000",
-                   check=()))
+    # Who waits for every result sleeps between two of them; where it spins, the other CPU is halted and to be woken.
+    out.append(Row("roundtrip 200 us", "roundtrip gap_us=200 gap=sleep samples=3000", **p50, ours=JOINS,
+                   brief="samples=2000", check=()))
+    out.append(Row("roundtrip 200 us spun", "roundtrip gap_us=200 gap=spin samples=3000", **p50, ours=JOINS,
+                   check=False))
     return out
 
 
