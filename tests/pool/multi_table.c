@@ -158,6 +158,7 @@ Test(multi_table, an_added_pool_lets_blocked_submitters_in)
     struct caller callers[3];
 
     hold(multi, &gate, 2);
+    AWAIT(load_seq(&gate.inside) == 2);
     for (unsigned i = 0; i < 3; i++) {
         caller_start(&callers[i], (struct rp_pool *)(void *)multi, submit_gated, &gate);
         AWAIT(multi_look(multi).blocked == i + 1);
