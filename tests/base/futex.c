@@ -134,6 +134,20 @@ Test(futex, wake_of_a_word_that_is_gone_does_nothing)
     cr_assert_eq(futex_wake(word, 1), 0);
 }
 
+Test(futex, more_words_than_the_kernel_takes_are_refused)
+{
+    static struct futex_expected words[129];
+    _Atomic uint32_t word = 0;
+
+    for (int i = 0; i < 129; i++) {
+        words[i] = (struct futex_expected){&word, 0};
+    }
+    cr_assert_eq(futex_wait_any(words, 129, 1), -EINVAL);
+    if (futex_wait_any_works()) {
+        cr_assert_eq(futex_wait_any(words, 128, 1), -ETIMEDOUT);
+    }
+}
+
 Test(futex, wake_of_none_wakes_none)
 {
     _Atomic uint32_t word = 0;

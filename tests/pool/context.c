@@ -377,6 +377,28 @@ Test(context, values_travel_to_groups_continuations_and_retries)
     pool_end(pool);
 }
 
+Test(context, a_task_without_memory_for_it_is_refused_and_holds_nothing)
+{
+    struct bank bank = {0};
+    struct rp_allocator allocator = bank_allocator(&bank);
+    struct rp_pool *pool = pool_make(1, &(struct rp_pool_options){.allocator = &allocator, .log_level = RP_LOG_NONE});
+    struct rp_ctx *ctx = ctx_make(NULL, 0);
+    _Atomic uint32_t ran = 0;
+    const struct rp_task task = {.fn = count_task, .arg = (void *)&ran, .ctx = ctx};
+
+    cr_assert_eq(rp_pool_submit_task(pool, &task), 0);
+    AWAIT(load_seq(&ran) == 1);
+    store_seq(&bank.fail_on, 1);
+    store_seq(&bank.fail_at, load_seq(&bank.calls) + 1);
+    cr_assert_eq(rp_pool_submit_task(pool, &task), -ENOMEM);
+    store_seq(&bank.fail_at, 0);
+    cr_assert_eq(rp_pool_submit_task(pool, &task), 0);
+    AWAIT(load_seq(&ran) == 2);
+    rp_ctx_destroy(ctx);
+    pool_end(pool);
+    cr_assert_eq(load_seq(&bank.live), 0);
+}
+
 struct plain {
     struct rp_pool *pool;
     struct rp_ctx *ctx, *seen;
@@ -389,9 +411,10 @@ static void plain_run(void *arg)
 {
     struct plain *plain = arg;
     struct rp_future *future = NULL;
+    _Atomic uint32_t second = 1;
 
     plain->seen = rp_ctx_current();
-    plain->rc = rp_pool_submit_future(plain->pool, attempt_looks, &(_Atomic uint32_t){1}, &future);
+    plain->rc = rp_pool_submit_future(plain->pool, attempt_looks, &second, &future);
     if (!plain->rc)
         plain->rc = rp_future_get(future, &plain->value);
     rp_future_destroy(future);

@@ -41,6 +41,7 @@ Test(group, bad_arguments_are_refused)
     cr_assert_eq(rp_group_create(NULL, pool, NULL), -EINVAL);
     cr_assert_eq(rp_group_create(&group, NULL, NULL), -EINVAL);
     cr_assert_eq(rp_group_create(&group, pool, &(struct rp_group_options){.reserved = {1}}), -EINVAL);
+    cr_assert_eq(rp_group_create(&group, pool, &(struct rp_group_options){.deadline = -1}), -EINVAL);
     cr_assert_null(group);
     cr_assert_eq(rp_group_submit(NULL, fail, NULL), -EINVAL);
     cr_assert_eq(rp_group_wait(NULL, 0), -EINVAL);
@@ -49,6 +50,10 @@ Test(group, bad_arguments_are_refused)
     rp_group_destroy(NULL);
     group = group_make(pool, NULL);
     cr_assert_eq(rp_group_submit(group, NULL, NULL), -EINVAL);
+    cr_assert_eq(rp_group_submit_task(group, fail, NULL), -EINVAL);
+    cr_assert_eq(rp_group_submit_task(group, fail, &(struct rp_task){.fn = count_task}), -EINVAL);
+    cr_assert_eq(rp_group_submit_task(group, fail, &(struct rp_task){.ctx = rp_group_ctx(group)}), -EINVAL,
+                 "a member's context is the group's");
     cr_assert_eq(rp_group_wait(group, -1), -EINVAL);
     cr_assert_eq(rp_group_wait(group, 0), 0, "an empty one has ended");
     rp_group_destroy(group);
@@ -84,6 +89,22 @@ Test(group, the_first_error_cancels_the_rest)
     cr_assert_eq(rp_group_submit(group, fail, NULL), -ECANCELED);
     cr_assert_eq(rp_ctx_cause(rp_group_ctx(group)), -EPROTO);
     rp_group_destroy(group);
+    pool_end(pool);
+}
+
+Test(group, one_below_an_ended_context_takes_no_member)
+{
+    struct rp_pool *pool = pool_make(1, NULL);
+    struct rp_ctx *ctx;
+
+    cr_assert_eq(rp_ctx_create(&ctx, NULL, 0), 0);
+    rp_ctx_cancel(ctx, -EPROTO);
+    struct rp_group *group = group_make(pool, &(struct rp_group_options){.ctx = ctx});
+    cr_assert_eq(rp_ctx_cause(rp_group_ctx(group)), -EPROTO);
+    cr_assert_eq(rp_group_submit(group, fail, NULL), -ECANCELED);
+    cr_assert_eq(rp_group_wait(group, 0), 0, "none was ever in it");
+    rp_group_destroy(group);
+    rp_ctx_destroy(ctx);
     pool_end(pool);
 }
 

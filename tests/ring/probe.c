@@ -2,11 +2,13 @@
  * Which backend a process gets, and whether it is told the truth about why.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "ring/probe.h"
 #include "support.h"
 
 struct ping {
@@ -143,6 +145,58 @@ Test(probe, locked_memory_is_named_when_it_decides)
     }
     assert_works(reactor);
     reactor_put(reactor);
+}
+
+/* Whether a filter of system calls is set, by /proc/self/status. */
+static bool filtered(void)
+{
+    char line[256];
+    bool is = false;
+    FILE *status = fopen("/proc/self/status", "re");
+    cr_assert_not_null(status);
+    while (fgets(line, sizeof line, status)) {
+        is |= strncmp(line, "Seccomp:", 8) == 0 && !strchr(line, '0');
+    }
+    fclose(status);
+    return is;
+}
+
+static void assert_explains(const char *call, int rc, const char *text)
+{
+    char out[200];
+    probe_explain(out, sizeof out, &(struct backend_refusal){.call = call, .rc = rc});
+    cr_assert_str_eq(out, text);
+}
+
+Test(probe, a_refusal_is_told_by_what_decided)
+{
+    assert_explains("io_uring_setup", -ENFILE,
+                    "io_uring unavailable: fs.file-max is exhausted, io_uring_setup gave ENFILE");
+    assert_explains("eventfd", -EMFILE, "io_uring unavailable: RLIMIT_NOFILE is exhausted, eventfd gave EMFILE");
+    assert_explains("io_uring_enter", -ENOSYS, "io_uring unavailable: io_uring_enter is missing, ENOSYS");
+    assert_explains("io_uring_setup", -EINVAL, "io_uring unavailable: io_uring_setup gave EINVAL");
+    assert_explains("calloc", -ENOMEM, "io_uring unavailable: no memory for a ring, calloc gave ENOMEM");
+    if (filtered()) {
+        assert_explains("io_uring_enter", -EACCES, "io_uring denied by seccomp: io_uring_enter gave EACCES");
+        assert_explains("io_uring_setup", -ENOSYS,
+                        "io_uring unavailable: a seccomp filter hides io_uring_setup or the kernel lacks it, ENOSYS");
+    } else {
+        assert_explains("io_uring_enter", -EACCES, "io_uring denied by a security module: io_uring_enter gave EACCES");
+        assert_explains("io_uring_setup", -ENOSYS, "io_uring unavailable: kernel lacks io_uring_setup, ENOSYS");
+    }
+}
+
+Test(probe, a_limit_of_locked_memory_is_named_where_it_binds)
+{
+    struct rlimit little = {65536, 65536};
+    cr_assert_eq(setrlimit(RLIMIT_MEMLOCK, &little), 0);
+    if (geteuid() == 0) {
+        assert_explains("io_uring_setup", -ENOMEM,
+                        "io_uring unavailable: no memory for a ring, io_uring_setup gave ENOMEM");
+        cr_assert_eq(setresuid(65534, 65534, 65534), 0);
+    }
+    assert_explains("io_uring_setup", -ENOMEM,
+                    "io_uring denied by RLIMIT_MEMLOCK=65536: no room left for a ring, ENOMEM");
 }
 
 static void limit_descriptors(rlim_t n, struct rlimit *old)
