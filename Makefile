@@ -28,6 +28,8 @@ CFLAGS ?= -O2 -g
 WERROR ?= -Werror
 # A list for -fsanitize=; set by check-asan and check-tsan for a build folder of their own.
 SANITIZE ?=
+# 1: src/ counts what is executed; set by coverage for a build folder of its own.
+COVERAGE ?=
 # Passed on by `make demo`, `make bench`: ARGS="lock --runs 5".
 ARGS ?=
 # A Criterion pattern that limits the test goals: TESTS='pool/*'.
@@ -40,6 +42,9 @@ ifneq ($(findstring undefined,$(SANITIZE)),)
 INSTRUMENT += -fno-sanitize-recover=undefined
 endif
 
+# The counters are the library's alone, and many threads add to them.
+COUNT_src := $(if $(COVERAGE),--coverage -fprofile-update=atomic)
+
 # What each tree sees: the library everything, the programs the public headers, the tests the floor they are of as well.
 SEES_src := -Iinclude -Isrc
 SEES_tools := -Iinclude -Itools -Ibench
@@ -49,8 +54,9 @@ SEES_tests := -Iinclude -Isrc -Itests -Ibench
 OBJ := $(BUILD)/obj
 LIB_SRC := $(sort $(wildcard src/*/*.c))
 COMMAND_SRC := $(sort $(wildcard tools/*.c bench/*.c))
-# One runner for all floors. The programs beside it, the canaries and the shims for sanitizers have a main or a build of their own.
-SUPPORT_SRC := $(filter-out $(addprefix tests/support/,deny_io_uring.c tsan_rand.c leak_check.c canary_%), \
+# One runner for all floors. The programs beside it, the canaries and the shims for checkers have
+# a main or a build of their own.
+SUPPORT_SRC := $(filter-out $(addprefix tests/support/,deny_io_uring.c tsan_rand.c leak_check.c flush_counters.c canary_%), \
     $(sort $(wildcard tests/support/*.c)))
 SANITIZE_SRC := $(if $(findstring thread,$(SANITIZE)),tests/support/tsan_rand.c) \
     $(if $(findstring address,$(SANITIZE)),tests/support/leak_check.c)
@@ -67,6 +73,8 @@ COMMAND_OBJ := $(call object,$(COMMAND_SRC))
 TEST_OBJ := $(call object,$(TEST_SRC))
 STRESS_OBJ := $(call object,$(STRESS_SRC))
 CANARY_OBJ := $(call object,$(CANARY_SRC))
+# A part of every program whose counters matter.
+COUNT_OBJ := $(if $(COVERAGE),$(call object,tests/support/flush_counters.c))
 
 SHARED := $(BUILD)/libringpool.so
 STATIC := $(BUILD)/libringpool.a
@@ -89,7 +97,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 # --- set-up -----------------------------------------------------------------------------------------------------------
 
 GOALS := $(or $(MAKECMDGOALS),all)
-TEST_GOALS := test check check-io_uring check-epoll check-headers check-exports check-install check-bench check-sanitized stress soak check-fault fault test-kernels
+TEST_GOALS := test check check-io_uring check-epoll check-headers check-exports check-install check-bench check-sanitized check-coverage stress soak check-fault fault test-kernels
 BENCH_GOALS := bench bench-check bench-peers
 BUILD_GOALS := all $(BENCH_GOALS) demo install deps lint model model-long model-c11 mutants $(TEST_GOALS) $(BUILD)/%
 
@@ -106,7 +114,7 @@ endif
 
 # Looked at by every run and written only when something changed; make starts again by itself when one was written.
 export CC CXX SANITIZE
-$(BUILD)/config.mk: export FLAGS = $(CC) $(CPPFLAGS) $(COMPILE) $(CFLAGS) $(INSTRUMENT) $(LDFLAGS)
+$(BUILD)/config.mk: export FLAGS = $(CC) $(CPPFLAGS) $(COMPILE) $(CFLAGS) $(INSTRUMENT) $(COUNT_src) $(LDFLAGS)
 $(BUILD)/config.mk: FORCE
 	@tools/setup.sh $(NEEDS)
 	@tools/config.sh $@ DEPS 'liburing liburcu-bp' ZLIB zlib
@@ -130,11 +138,11 @@ $(OBJ)/%.o: %.c $(BUILD)/config.mk
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
 	$(Q)$(CC) -D_GNU_SOURCE $(SEES_$(firstword $(subst /, ,$<))) $(DEPS_CFLAGS) $(CPPFLAGS) $(COMPILE) $(CFLAGS) \
-	    $(INSTRUMENT) -MMD -MP -c $< -o $@
+	    $(INSTRUMENT) $(COUNT_$(firstword $(subst /, ,$<))) -MMD -MP -c $< -o $@
 
 $(call object,$(TEST_SRC) $(STRESS_SRC) $(CANARY_SRC)): | $(if $(filter test,$(NEEDS)),$(BUILD)/config-test.mk)
 
-LINK = $(CC) -pthread $(CFLAGS) $(INSTRUMENT) $(LDFLAGS) -Wl,--as-needed
+LINK = $(CC) -pthread $(CFLAGS) $(INSTRUMENT) $(if $(COVERAGE),--coverage) $(LDFLAGS) -Wl,--as-needed
 
 $(BUILD)/libringpool.so.$(VERSION): $(LIB_OBJ) $(OBJ)/LIB.list src/ringpool.map
 	$(call say,LD,$@)
@@ -161,8 +169,8 @@ $(BUILD)/ringpool: $(COMMAND_OBJ) $(STATIC) $(OBJ)/COMMAND.list
 	$(call say,LD,$@)
 	$(Q)$(LINK) $(COMMAND_OBJ) $(STATIC) $(DEPS_LIBS) $(ZLIB_LIBS) -lm -o $@
 
-$(RUNNER): $(TEST_OBJ) $(OBJ)/TEST.list
-$(STRESS): $(STRESS_OBJ) $(OBJ)/STRESS.list
+$(RUNNER): $(TEST_OBJ) $(COUNT_OBJ) $(OBJ)/TEST.list
+$(STRESS): $(STRESS_OBJ) $(COUNT_OBJ) $(OBJ)/STRESS.list
 $(CANARY): $(CANARY_OBJ) $(OBJ)/CANARY.list
 $(RUNNER) $(STRESS) $(CANARY): $(INTERNAL)
 	@mkdir -p $(@D)
@@ -176,7 +184,7 @@ $(DENY): $(call object,tests/support/deny_io_uring.c)
 
 # The subject is a program like any other: it is linked with what users link with.
 $(BUILD)/tests/fault_subject: $(OBJ)/tests/fault/jobs.o
-$(FAULT): $(BUILD)/tests/fault_%: $(OBJ)/tests/fault/%.o $(STATIC)
+$(FAULT): $(BUILD)/tests/fault_%: $(OBJ)/tests/fault/%.o $(COUNT_OBJ) $(STATIC)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
 	$(Q)$(LINK) $(filter %.o,$^) $(STATIC) $(DEPS_LIBS) -o $@
@@ -230,6 +238,14 @@ check-asan: ## both runs under AddressSanitizer, LeakSanitizer and UBSan
 
 check-tsan: ## both runs under ThreadSanitizer
 	$(Q)$(MAKE) check-sanitized BUILD=$(BUILD)/tsan SANITIZE=thread
+
+.PHONY: coverage check-coverage
+coverage: ## lines and branches of src/ that the tests execute, and pages below build/; fails below 95 % and 85 %
+	$(Q)tools/setup.sh coverage
+	$(Q)$(MAKE) check-coverage BUILD=$(BUILD)/coverage COVERAGE=1 CFLAGS='-O0 -g'
+
+check-coverage: $(RUNNER) $(COMMAND) $(DENY) $(STRESS) $(FAULT)
+	$(Q)tests/support/coverage.sh $(RUNNER)
 
 # The canaries first: a run that cannot turn red proves nothing.
 check-sanitized: $(CANARY) $(RUNNER) $(COMMAND) $(DENY)

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes sure that what a goal of make needs is on this machine.
 #
-#   tools/setup.sh GROUP...     groups: build test sanitize mutants neighbours kernels lint fmt bench peers
+#   tools/setup.sh GROUP...     groups: build test sanitize mutants coverage neighbours kernels lint fmt bench peers
 #
 # Says nothing and calls no package manager when all is there, which costs some milliseconds. Else, on Debian and its
 # kin as root, it installs what is missing; anywhere else it names the packages and fails before anything was built.
@@ -68,6 +68,9 @@ for group; do
         need qemu-system-x86 program qemu-system-x86_64
         need busybox-static program busybox
         need cpio program cpio
+        ;;
+    coverage)
+        need gcovr program gcovr
         ;;
     lint)
         need clang program clang
