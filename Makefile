@@ -30,6 +30,8 @@ WERROR ?= -Werror
 SANITIZE ?=
 # 1: src/ counts what is executed; set by coverage for a build folder of its own.
 COVERAGE ?=
+# 1: what runs under valgrind; set by check-memcheck for a build folder of its own.
+MEMCHECK ?=
 # Passed on by `make demo`, `make bench`: ARGS="lock --runs 5".
 ARGS ?=
 # A Criterion pattern that limits the test goals: TESTS='pool/*'.
@@ -41,6 +43,7 @@ INSTRUMENT := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer)
 ifneq ($(findstring undefined,$(SANITIZE)),)
 INSTRUMENT += -fno-sanitize-recover=undefined
 endif
+INSTRUMENT += $(if $(MEMCHECK),-DRP_VALGRIND)
 
 # The counters are the library's alone, and many threads add to them.
 COUNT_src := $(if $(COVERAGE),--coverage -fprofile-update=atomic)
@@ -54,14 +57,14 @@ SEES_tests := -Iinclude -Isrc -Itests -Ibench
 OBJ := $(BUILD)/obj
 LIB_SRC := $(sort $(wildcard src/*/*.c))
 COMMAND_SRC := $(sort $(wildcard tools/*.c bench/*.c))
-# One runner for all floors. The programs beside it, the canaries and the shims for checkers have
+# One runner for all floors (memcheck's: for the library). The programs beside it, the canaries and the shims for checkers have
 # a main or a build of their own.
 SUPPORT_SRC := $(filter-out $(addprefix tests/support/,deny_io_uring.c tsan_rand.c leak_check.c flush_counters.c canary_%), \
     $(sort $(wildcard tests/support/*.c)))
 SANITIZE_SRC := $(if $(findstring thread,$(SANITIZE)),tests/support/tsan_rand.c) \
     $(if $(findstring address,$(SANITIZE)),tests/support/leak_check.c)
 # With what unit tests of programs are of.
-TEST_SRC := $(sort $(foreach floor,base ring pool tools,$(wildcard tests/$(floor)/*.c))) $(SUPPORT_SRC) $(SANITIZE_SRC) \
+TEST_SRC := $(sort $(foreach floor,base ring pool $(if $(MEMCHECK),,tools),$(wildcard tests/$(floor)/*.c))) $(SUPPORT_SRC) $(SANITIZE_SRC) \
     bench/histogram.c
 STRESS_SRC := $(sort $(wildcard tests/stress/*.c))
 CANARY_SRC := $(sort $(wildcard tests/support/canary_*.c)) $(SANITIZE_SRC)
@@ -97,7 +100,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 # --- set-up -----------------------------------------------------------------------------------------------------------
 
 GOALS := $(or $(MAKECMDGOALS),all)
-TEST_GOALS := test check check-io_uring check-epoll check-headers check-exports check-install check-bench check-sanitized check-coverage stress soak check-fault fault test-kernels
+TEST_GOALS := test check check-io_uring check-epoll check-headers check-exports check-install check-bench check-sanitized check-valgrind check-coverage stress soak check-fault fault test-kernels
 BENCH_GOALS := bench bench-check bench-peers
 BUILD_GOALS := all $(BENCH_GOALS) demo install deps lint model model-long model-c11 mutants $(TEST_GOALS) $(BUILD)/%
 
@@ -113,7 +116,7 @@ include $(BUILD)/config-test.mk
 endif
 
 # Looked at by every run and written only when something changed; make starts again by itself when one was written.
-export CC CXX SANITIZE
+export CC CXX SANITIZE MEMCHECK
 $(BUILD)/config.mk: export FLAGS = $(CC) $(CPPFLAGS) $(COMPILE) $(CFLAGS) $(INSTRUMENT) $(COUNT_src) $(LDFLAGS)
 $(BUILD)/config.mk: FORCE
 	@tools/setup.sh $(NEEDS)
@@ -238,6 +241,16 @@ check-asan: ## both runs under AddressSanitizer, LeakSanitizer and UBSan
 
 check-tsan: ## both runs under ThreadSanitizer
 	$(Q)$(MAKE) check-sanitized BUILD=$(BUILD)/tsan SANITIZE=thread
+
+.PHONY: check-memcheck check-valgrind
+check-memcheck: ## both runs under valgrind's memcheck: no error, no lost block
+	$(Q)tools/setup.sh memcheck
+	$(Q)$(MAKE) check-valgrind BUILD=$(BUILD)/memcheck MEMCHECK=1 CFLAGS='-O1 -g'
+
+check-valgrind: $(CANARY) $(RUNNER) $(DENY)
+	$(Q)tests/support/canaries.sh $(CANARY)
+	$(Q)TEST_TIMEOUT=600 RUN_TIMEOUT=3600 $(RUN) io_uring $(RUNNER)
+	$(Q)TEST_TIMEOUT=600 RUN_TIMEOUT=3600 $(RUN) epoll $(RUNNER)
 
 .PHONY: coverage check-coverage
 coverage: ## lines and branches of src/ that the tests execute, and pages below build/; fails below 95 % and 85 %

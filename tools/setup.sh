@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes sure that what a goal of make needs is on this machine.
 #
-#   tools/setup.sh GROUP...     groups: build test sanitize mutants coverage neighbours kernels lint fmt bench peers
+#   tools/setup.sh GROUP...     groups: build test sanitize mutants coverage memcheck neighbours kernels lint fmt bench peers
 #
 # Says nothing and calls no package manager when all is there, which costs some milliseconds. Else, on Debian and its
 # kin as root, it installs what is missing; anywhere else it names the packages and fails before anything was built.
@@ -71,6 +71,9 @@ for group; do
         ;;
     coverage)
         need gcovr program gcovr
+        ;;
+    memcheck)
+        need valgrind program valgrind
         ;;
     lint)
         need clang program clang

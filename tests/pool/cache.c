@@ -146,7 +146,7 @@ static bool kernel_allows_threads(long n)
 
 Test(pool_cache, ten_thousand_workers_come_and_go)
 {
-    if (UNDER_TSAN || UNDER_ASAN)
+    if (UNDER_TSAN || UNDER_ASAN || UNDER_MEMCHECK)
         cr_skip_test("a sanitizer has fewer threads than this test, and keeps memory");
     if (!kernel_allows_threads(MANY))
         cr_skip_test("the kernel of this machine allows fewer threads in all");

@@ -6,10 +6,10 @@
 #include <signal.h>
 #include <sys/mman.h>
 
-/* A sanitizer takes these signals itself, or the jump out of their handler for a mistake. */
+/* A sanitizer takes these signals itself, or the jump out of their handler for a mistake, and memcheck the fault. */
 #define NEEDS_PLAIN_BUILD()                                                                                            \
     do {                                                                                                               \
-        if (UNDER_ASAN || UNDER_TSAN)                                                                                  \
+        if (UNDER_ASAN || UNDER_TSAN || UNDER_MEMCHECK)                                                                \
             cr_skip_test("faults on purpose are the sanitizer's");                                                     \
     } while (0)
 

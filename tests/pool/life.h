@@ -29,7 +29,7 @@
 #define MS INT64_C(1000000)
 #define PATIENCE (30 * 1000 * MS)
 
-/* Which sanitizer the tests were built with: some things cannot be done under one. */
+/* Which checker the tests were built for: some things cannot be done under one. */
 #if defined(__has_feature)
 #define BUILT_WITH(sanitizer) __has_feature(sanitizer)
 #else
@@ -44,6 +44,11 @@
 #define UNDER_ASAN true
 #else
 #define UNDER_ASAN false
+#endif
+#ifdef RP_VALGRIND
+#define UNDER_MEMCHECK true
+#else
+#define UNDER_MEMCHECK false
 #endif
 
 /* --- time ------------------------------------------------------------------------------------------------------- */

@@ -26,8 +26,7 @@ for seed in $(seq "$first" $((first + seeds - 1))); do
             echo "stress: FAILED with $load --seed $seed --backend $backend" >&2
             exit 1
         fi
-        for report in "$BUILD"/tests/stress.report.*; do
-            [ -e "$report" ] || continue
+        for report in $(sanitizer_reports "$BUILD/tests/stress.report"); do
             cat "$report" >&2
             echo "stress: a sanitizer reported with $load --seed $seed --backend $backend" >&2
             exit 1

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Proves that a sanitizer build can turn red: each canary does one thing wrong and must be noticed, and the control
-# beside them, which does nothing wrong, must not.
+# Proves that a run under a sanitizer, or memcheck, can turn red: each canary does one thing wrong and must be noticed,
+# and the control beside them, which does nothing wrong, must not.
 #
-#   tests/support/canaries.sh RUNNER      SANITIZE and BUILD come from the Makefile
+#   tests/support/canaries.sh RUNNER      SANITIZE, MEMCHECK and BUILD come from the Makefile
 set -eu
 
 runner=$1
@@ -10,7 +10,8 @@ report=$(pwd)/$BUILD/tests/canary.report
 case $BUILD in /*) report=$BUILD/tests/canary.report ;; esac
 . tests/support/sanitizers.sh
 
-case $SANITIZE in
+case ${MEMCHECK:+memcheck}$SANITIZE in
+memcheck) canaries='use_after_free leak uninitialised' ;;
 thread) canaries='race' ;;
 *) canaries='use_after_free leak signed_overflow' ;;
 esac
@@ -18,28 +19,26 @@ esac
 # Red: the test failed, or a report was left behind.
 is_red() {
     sanitizer_settings "$report"
-    "$runner" --filter "canary/$1" --tap="$report.tap" </dev/null >"$report.out" 2>&1 || :
+    # shellcheck disable=SC2086 # words of a command
+    $checker "$runner" --filter "canary/$1" --tap="$report.tap" </dev/null >"$report.out" 2>&1 || :
     if ! grep "ok - canary::$1 " "$report.tap" | grep -qv "# SKIP"; then
         cat "$report.out" >&2
         echo "canaries: $1 did not run" >&2
         exit 1
     fi
     grep -q "^not ok - canary::$1 " "$report.tap" && return
-    for left in "$report".[0-9]*; do
-        [ -e "$left" ] && return
-    done
-    return 1
+    [ -n "$(sanitizer_reports "$report")" ]
 }
 
 if is_red control_has_nothing_wrong; then
-    cat "$report.out" "$report".[0-9]* >&2 2>/dev/null || :
+    cat "$report.out" $(sanitizer_reports "$report") >&2
     echo "canaries: the control is red, so a red canary would mean nothing" >&2
     exit 1
 fi
 for canary in $canaries; do
     if ! is_red "$canary"; then
         cat "$report.out" >&2
-        echo "canaries: $canary went unnoticed under -fsanitize=$SANITIZE" >&2
+        echo "canaries: $canary went unnoticed under ${MEMCHECK:+memcheck}$SANITIZE" >&2
         exit 1
     fi
 done

@@ -1,6 +1,6 @@
 /*
- * Canaries of the AddressSanitizer build: each does one thing wrong that the build must notice. canaries.sh runs them
- * one by one and fails when one of them sings on.
+ * Canaries of the AddressSanitizer build and of memcheck: each does one thing wrong that must be noticed. canaries.sh
+ * runs them one by one and fails when one of them sings on.
  */
 #include <criterion/criterion.h>
 #include <limits.h>
@@ -44,5 +44,15 @@ Test(canary, signed_overflow)
 {
     number = INT_MAX;
     number = number + 1;
+    cr_assert(true, "reached only when nothing noticed");
+}
+
+/* memcheck's alone: it comes to light where a branch depends on it. */
+Test(canary, uninitialised)
+{
+    block = malloc(1);
+    if (*block)
+        number = 1;
+    free(block);
     cr_assert(true, "reached only when nothing noticed");
 }

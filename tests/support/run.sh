@@ -22,7 +22,7 @@ case $BUILD in /*) sanitizer_settings "$name.report" ;; esac
 
 case $backend in
 io_uring)
-    prefix=
+    filter=
     if why=$("$BUILD/tests/deny_io_uring" --probe); then
         what="tests on io_uring"
         export RP_TEST_BACKEND=io_uring
@@ -33,23 +33,22 @@ io_uring)
     fi
     ;;
 epoll)
-    prefix=$BUILD/tests/deny_io_uring
+    filter=$BUILD/tests/deny_io_uring
     what="tests on epoll, io_uring denied by seccomp"
     export RP_TEST_BACKEND=epoll
     ;;
 esac
-printf '  %-7s %s%s\n' RUN "$what" "${SANITIZE:+ ($SANITIZE)}"
+printf '  %-7s %s%s\n' RUN "$what" "${SANITIZE:+ ($SANITIZE)}${MEMCHECK:+ (memcheck)}"
 
 run() {
     rm -f "$name.tap"
     rc=0
-    timeout -k 10 "${RUN_TIMEOUT:-1200}" $prefix "$runner" -j2 --timeout "${TEST_TIMEOUT:-120}" --tap="$name.tap" \
+    timeout -k 10 "${RUN_TIMEOUT:-1200}" $checker $filter "$runner" -j2 --timeout "${TEST_TIMEOUT:-120}" --tap="$name.tap" \
         ${TESTS:+--filter "$TESTS"} </dev/null || rc=$?
 }
 
 reported() {
-    for report in "$name".report.*; do [ -e "$report" ] && return; done
-    return 1
+    [ -n "$(sanitizer_reports "$name.report")" ]
 }
 
 run
@@ -59,8 +58,7 @@ if [ $rc -eq 134 ] && [ ! -s "$name.tap" ] && ! reported; then # 128 + SIGABRT
 fi
 
 ran=$(grep -E '^(not )?ok ' "$name.tap" 2>/dev/null | grep -vc '# SKIP' || :)
-for report in "$name".report.*; do
-    [ -e "$report" ] || continue
+for report in $(sanitizer_reports "$name.report"); do
     cat "$report" >&2
     echo "tests: a sanitizer reported, see $report" >&2
     rc=1
