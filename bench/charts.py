@@ -32,8 +32,8 @@ class Colours:
         self.seen = {}
 
     def __call__(self, name):
-        if name == "ringpool":
-            return "var(--accent)"
+        if is_ours(name):
+            return "var(--accent)" if name == "ringpool" else "var(--variant)"
         hue = HUES[self.place(name) % len(HUES)]
         return f"hsl({hue} 60% var(--l))"
 
@@ -41,7 +41,7 @@ class Colours:
         return self.seen.setdefault(name, len(self.seen))
 
     def dash(self, name):
-        dash = "" if is_ours(name) else DASHES[self.place(name) // 4 % len(DASHES)]
+        dash = "" if name == "ringpool" else DASHES[self.place(name) // (1 if is_ours(name) else 4) % len(DASHES)]
         return f' stroke-dasharray="{dash}"' if dash else ""
 
 

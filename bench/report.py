@@ -11,10 +11,11 @@ import measure
 from rows import POINTS
 
 STYLE = """
-:root { color-scheme: light dark; --ink: #1d2330; --dim: #5c6474; --paper: #fff; --line: #d9dde5; --accent: #0b62d6;
+:root { color-scheme: light dark; --ink: #1d2330; --dim: #5c6474; --paper: #fff; --line: #d9dde5; --accent: #0b62d6; --variant: #7fb0ee;
         --tint: #eef4fd; --l: 42%; }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #dfe3ea; --dim: #99a2b3; --paper: #14171d; --line: #343a46; --accent: #5aa2ff; --tint: #1b2636; --l: 66%; }
+  :root { --ink: #dfe3ea; --dim: #99a2b3; --paper: #14171d; --line: #343a46; --accent: #5aa2ff;
+          --variant: #2f62a3; --tint: #1b2636; --l: 66%; }
 }
 body { font: 15px/1.45 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 64rem;
        margin: 2rem auto; padding: 0 1rem; }
@@ -69,9 +70,12 @@ def latency_charts(results, tables, colour):
 
 
 def points(tables, row, shape, figure, scale):
-    """Ours, of a curve's row; name: the point's number is in the program's name."""
-    found = tables.get(row, {})
-    return [found.get("ringpool " + shape.format(n), {}).get(figure, (0,))[0] * scale or None for n in POINTS]
+    """Ours: of the curve's row, whose programs are named for their shapes, or else of the throughput row of a shape."""
+    def at(shape):
+        found = tables.get(row, {}).get("ringpool " + shape) or tables.get(f"throughput {shape}", {}).get("ringpool", {})
+        return found.get(figure, (0,))[0] * scale or None
+
+    return [at(shape.format(n)) for n in POINTS]
 
 
 def peer_points(tables, figure, scale):
@@ -90,14 +94,11 @@ def growth_charts(tables, colour):
             ("tasks_per_s", "Throughput over the number of workers, 1 submitter", "million tasks a second", 1e-6, True),
             ("cpu_ns_per_task", "CPU time of a task over the number of workers, 1 submitter", "ns", 1, False)):
         ours, peers = points(tables, "growth workers", "1/{}", figure, scale), peer_points(tables, figure, scale)
-        if not any(ours):  # the curve was not run: what the throughput rows have
-            ours = [tables.get(f"throughput 1/{n}", {}).get("ringpool", {}).get(figure, (0,))[0] * scale or None
-                    for n in POINTS]
         order = sorted(peers, key=lambda name: [v for v in peers[name] if v][-1], reverse=more)[:CURVES_MOST - 1]
         lines = {"ringpool": ours, **{name: peers[name] for name in order}} if any(ours) else {}
         yield charts.curves(caption, "workers, logarithmic", ylabel + ", logarithmic", ticks, lines, colour)
     yield charts.curves("Throughput over the number of submitters, 16 workers", "submitters, logarithmic",
-                        "million tasks a second, log.", ticks,
+                        "million tasks a second", ticks,
                         {"ringpool": points(tables, "growth submitters", "{}/16", "tasks_per_s", 1e-6)}, colour)
 
 
