@@ -80,7 +80,7 @@ RP_API int rp_future_run(struct rp_future *future);
  * fn of `future` never returned, there is nothing to go on with: next is not called, and the new one gets the same code.
  * It keeps hold of `future`, which may be destroyed at once. A continuation runs on the worker that ended what it
  * continues, if that one is of its pool; else it is submitted, and the thread that ends `future` blocks for room as a
- * submitter would. If `future` is done already this call submits. Errors as of rp_pool_submit_future.
+ * submitter would; what that submit fails with, -ESHUTDOWN or -ENOMEM, is its result. If `future` is done already this call submits. Errors as of rp_pool_submit_future.
  */
 RP_API int rp_future_then(struct rp_future *future, struct rp_pool *pool,
                           int (*next)(void *arg, int result, void *value, void **next_value), void *arg,

@@ -138,7 +138,7 @@ static void retry_fire(struct timer *timer)
 
     if (!rc)
         rc = future_offer(future);
-    if (rc == -EAGAIN)
+    if (rc == -EAGAIN || rc == -ENOMEM) /* no room, or none of memory for a worker */
         timer_arm(timer, rp_after(NO_ROOM_DELAY));
     else if (rc)
         future->job.ops->end(&future->job, rc);

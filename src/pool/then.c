@@ -205,7 +205,7 @@ void then_orphans_fire(struct timer *timer)
     while (list) {
         struct rp_future *future = ready_pop(&list);
         int rc = future_is_done(future) ? -ECANCELED : future_offer(future);
-        if (rc == -EAGAIN)
+        if (rc == -EAGAIN || rc == -ENOMEM) /* no room, or none of memory for a worker */
             orphan_add(pool, future);
         else if (rc)
             future->job.ops->end(&future->job, rc);
