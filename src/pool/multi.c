@@ -254,12 +254,12 @@ static uint64_t total_set(struct multi *multi, unsigned capacity)
 static int tune_all(struct multi *multi, struct held *held, unsigned n, unsigned capacity)
 {
     int rc = divide_capacity(held, n, capacity);
-    uint64_t total = rc ? 0 : total_set(multi, capacity), latest = total;
+    uint64_t total = rc ? 0 : total_set(multi, capacity);
 
     while (!rc) {
         for (unsigned i = 0; i < n && !rc; i++)
             rc = pool_tune(held[i].member->pool, held[i].share, true); /* it may just be rebooted or removed */
-        latest = load_seq(&multi->total);
+        uint64_t latest = load_seq(&multi->total);
         if (latest == total || divide_capacity(held, n, (unsigned)latest))
             break;
         total = latest;
