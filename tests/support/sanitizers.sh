@@ -13,9 +13,10 @@ sanitizer_settings() {
     if [ -n "${MEMCHECK-}" ]; then
         # Threads run one at a time: fair-sched keeps one that spins from starving those it waits for. Tests are processes
         # that exec, and are checked; a child that only forks is not: what its parent's other threads held is lost there.
-        checker="valgrind --quiet --fair-sched=yes --trace-children=yes --child-silent-after-fork=yes --max-threads=1600
-            --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite --num-callers=24
-            --suppressions=$support/memcheck.supp --log-file=$1.%p"
+        # The pipes of its debugger could not be removed by tests that become another user.
+        checker="valgrind --quiet --vgdb=no --fair-sched=yes --max-threads=1600 --trace-children=yes
+            --child-silent-after-fork=yes --leak-check=full --show-leak-kinds=definite
+            --errors-for-leak-kinds=definite --num-callers=24 --suppressions=$support/memcheck.supp --log-file=$1.%p"
     fi
 }
 
