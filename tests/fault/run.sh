@@ -50,8 +50,9 @@ life_of() {
 #    io_uring_enter and where EINVAL is what an older kernel says;
 #  - clone3: EACCES, EBUSY, EEXIST, EOPNOTSUPP, ENOSPC, EUSERS are about cgroups, chosen ids and namespaces. ENOSYS lasts:
 #    glibc does not ask again;
-#  - mmap: EPERM and EAGAIN where workers make threads (jobs), as glibc asserts there that its malloc failed by ENOMEM
-#    (allocatestack.c), and EAGAIN is the kernel's word only after mlockall; what is about files and fixed addresses (EACCES, ENFILE, ENODEV, EEXIST, ETXTBSY, EOVERFLOW);
+#  - mmap: EAGAIN and EPERM that last, and once where workers make threads (jobs): glibc asserts in pthread_create that
+#    its own malloc failed by ENOMEM (allocatestack.c), and ends the process. EAGAIN is the kernel's word only after
+#    mlockall. What is about files and fixed addresses (EACCES, ENFILE, ENODEV, EEXIST, ETXTBSY, EOVERFLOW);
 #  - futex: FUTEX_WAKE on a private word cannot fail. FUTEX_WAIT cannot time out without a timeout, nor before it;
 #    EFAULT, EINVAL, ENOSYS cannot be for a mapped, aligned word; all else is about other operations. SPURIOUS is a
 #    wait that returns 0 without cause, as the manual page warns;
@@ -62,7 +63,8 @@ life_of() {
 table='
 plain          auto,epoll          clone3              EAGAIN,ENOMEM,EPERM                       ol
 plain          auto                clone3              ENOSYS                                    o
-plain          auto,epoll          mmap                ENOMEM,EAGAIN,EPERM                       ol
+plain          auto,epoll          mmap                ENOMEM                                    ol
+plain          auto,epoll          mmap                EAGAIN,EPERM                              o
 plain          auto,epoll          munmap              ENOMEM                                    ol
 plain          auto,epoll          mprotect            ENOMEM,EACCES                             ol
 plain          auto,epoll          madvise             EAGAIN,ENOMEM,EINVAL,EPERM                ol
