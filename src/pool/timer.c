@@ -336,7 +336,7 @@ static int cancel(struct rp_timer *timer)
     if (was & TIMER_FIRES && runs_here(timer))
         or_seq(&timer->state, STOPPED);
     and_seq(&timer->state, ~(uint32_t)AGAIN);
-    if (retry_cancel(timer))
+    if (retry_cancel(timer) && !(was & TIMER_FIRES)) /* a fire beside us may begin the next run where that one was */
         return RP_TIMER_CANCELED;
     if (was & TIMER_FIRES || load_seq(&timer->state) & RUNS)
         return RP_TIMER_RUNS;
