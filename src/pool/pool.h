@@ -85,6 +85,9 @@ struct search {
     unsigned looks;    /* since it last let them gather */
     unsigned patience; /* after so many looks it tries again */
     unsigned hasty;    /* sleeps in a row that were ended at once */
+    bool found;        /* a task, when it last looked around; after so many of its own: */
+    uint64_t found_at;
+    unsigned vain;     /* finds that another had first, less those that it got */
     int64_t gather_ns; /* for how long it lets them gather */
 };
 

@@ -2,7 +2,7 @@
  * Search: what a worker without work does before it parks.
  *
  * It looks around for a short while, because a task that comes within microseconds is had without a system call on
- * either side. Five rules bound that (measured; see bench/RESULTS.md). None of them is part of the parking protocol:
+ * either side. Six rules bound that (measured; see bench/RESULTS.md). None of them is part of the parking protocol:
  * whatever is seen or not seen here, idle_park looks again.
  *   one searcher: it announces itself in the idle word, so that submitters wake nobody else, and only one may;
  *   lazy: where no worker is parked and none may be made there is nothing to announce, and it just looks;
@@ -10,6 +10,8 @@
  *   gather: whoever takes each task the moment it is published works in its submitter's very cache lines, and slows it to
  *     a fifth. So where tasks come in a stream it lets some gather before it looks. Whether they do it finds out by
  *     trying, more and more seldom while it is in vain: a round trip must not pay for it;
+ *   rest: who finds tasks again and again that another had first (one that waits for its future and runs it itself, as
+ *     a rule) makes that one slower by each look at the queue. It looks every few microseconds, until it gets tasks again;
  *   yield: who was called again and again as soon as it slept, and for nothing, since others take what comes, stays the
  *     one searcher for a few turns of the CPU instead: each of those calls cost the submitter a system call.
  */
@@ -28,6 +30,11 @@
 #define STREAM_ENOUGH 128 /* and with so many the two are far enough apart */
 #define PATIENCE_LEAST 32U
 #define PATIENCE_MOST 256U
+
+#define VAIN_MANY 8U
+#define VAIN_MOST 16U
+#define VAIN_TASK 4U /* so many vain finds one task makes up for */
+#define REST_NS 4000
 
 #define HASTY_NS 20000
 #define HASTY_MANY 4
@@ -74,13 +81,26 @@ static void let_gather(struct pool *pool, struct search *search)
         search->gather_ns += GATHER_LEAST_NS;
 }
 
-static bool look_around(struct pool *pool)
+/* Whether what it found last it got: then its count of tasks has moved. */
+static void learn(struct search *search, uint64_t tasks)
+{
+    if (search->found && search->found_at == tasks)
+        search->vain += search->vain < VAIN_MOST;
+    else if (search->found)
+        search->vain -= search->vain < VAIN_TASK ? search->vain : VAIN_TASK;
+    search->found = false;
+    search->found_at = tasks;
+}
+
+static bool look_around(struct pool *pool, bool rests)
 {
     int64_t span = load_relaxed(&pool->target) <= FEW_WORKERS ? LOOK_FEW_NS : LOOK_MANY_NS;
     int64_t until = rp_now() + span;
 
     do {
-        for (int i = 0; i < 16; i++) {
+        if (rests)
+            wait_ns(REST_NS);
+        for (int i = rests ? 15 : 0; i < 16; i++) {
             if (runq_ready(&pool->runq))
                 return true;
             cpu_relax();
@@ -102,9 +122,11 @@ static bool yield_around(struct pool *pool)
 bool search_for_work(struct worker *worker, bool *searching)
 {
     struct pool *pool = worker->pool;
+    struct search *search = &worker->search;
     bool same_cpu = worker->submitter_cpu >= 0 && worker->submitter_cpu == cpu_current();
 
-    if (same_cpu && worker->search.hasty < HASTY_MANY)
+    learn(search, load_relaxed(&worker->tasks)); /* own word */
+    if (same_cpu && search->hasty < HASTY_MANY)
         return false;
     if (!*searching) {
         uint64_t word = load_relaxed(&pool->idle.word); /* a hint */
@@ -114,6 +136,6 @@ bool search_for_work(struct worker *worker, bool *searching)
     }
     if (same_cpu)
         return yield_around(pool);
-    let_gather(pool, &worker->search);
-    return look_around(pool);
+    let_gather(pool, search);
+    return search->found = look_around(pool, search->vain >= VAIN_MANY);
 }
