@@ -3,7 +3,8 @@
  *
  * The registry of urcu-bp (0.13.2, urcu-bp.c) is an arena that starts with room for 8 readers. When it is full, its
  * last chunk is grown in place to twice its size, or a chunk of twice that size is mapped; the chunks only ever grow,
- * and a failure of that mmap is abort(). The registration is therefore preceded by a trial of the same allocation.
+ * and a failure of that mmap is abort(). The registration is therefore preceded by a trial of the same allocation, unless
+ * the arena is known to have a free slot.
  */
 #include "base/rcu.h"
 
@@ -26,6 +27,7 @@ char rcu_tsan_tag;
 enum {
     CHUNK_HEADER_BYTES = 64, /* struct registry_chunk is 32 */
     CHUNK_READERS_MIN = 8,
+    CHUNK_PAGE = 4096,      /* mappings start at such */
     KEYS_IN_THREAD = 32,    /* PTHREAD_KEY_2NDLEVEL_SIZE of glibc's internal headers */
     THREADS_UNKNOWN = 4096, /* taken for the number of threads where /proc is not mounted */
 };
@@ -46,11 +48,68 @@ static size_t threads_now(void)
 }
 
 /*
+ * Free slots. The trial is most of what attaching costs, as it takes the lock of the address space twice, beside threads
+ * that map stacks and fault. So it is left out while the arena has slots that nobody can have taken, which is learned
+ * from the addresses that bp gives: slots are taken first to last, a chunk's first one stands at its mapping's start, and
+ * a chunk is mapped only when all slots of those before it are taken. It has at least as many as all of them together,
+ * hence as many as we have been given so far. A slot that becomes free again is not counted: another may be first.
+ *
+ * Threads that register with bp by themselves show by gaps, and then nothing is left out any more; what remains of them
+ * is one that comes between and takes the last free slot when there is no memory: then bp aborts.
+ */
+enum { CHUNKS_MOST = 24 };
+
+static struct {
+    uintptr_t first, last; /* of the slots in it that we were given */
+} chunks[CHUNKS_MOST];     /* this and the next three: under attach_lock */
+static unsigned nchunks;
+static size_t slots_free; /* at least */
+static bool strangers;    /* others register as well: nothing is known */
+
+static bool chunk_has(unsigned i, uintptr_t slot)
+{
+    return slot >= chunks[i].first && slot <= chunks[i].last + sizeof(struct urcu_bp_reader);
+}
+
+static size_t slots_given(void)
+{
+    size_t slots = 0;
+
+    for (unsigned i = 0; i < nchunks; i++)
+        slots += (chunks[i].last - chunks[i].first) / sizeof(struct urcu_bp_reader) + 1;
+    return slots;
+}
+
+/* In a thread that was registered just now. */
+static void learn_slot(void)
+{
+    const uintptr_t slot = (uintptr_t)URCU_TLS(urcu_bp_reader);
+    const uintptr_t page = slot & ~(uintptr_t)(CHUNK_PAGE - 1);
+    const bool begins = slot - page < CHUNK_HEADER_BYTES;
+    unsigned i = 0;
+
+    if (strangers)
+        return;
+    slots_free -= slots_free > 0;
+    while (i < nchunks && !chunk_has(i, slot))
+        i++;
+    if (i < nchunks) {
+        chunks[i].last = slot > chunks[i].last ? slot : chunks[i].last;
+    } else if (begins && nchunks < CHUNKS_MOST) {
+        slots_free = slots_given();
+        slots_free -= slots_free > 0;
+        chunks[nchunks].first = chunks[nchunks].last = slot;
+        nchunks++;
+    } else {
+        strangers = true;
+        slots_free = 0;
+    }
+}
+
+/*
  * Can bp have the chunk that it may need? It grows only while every slot is taken, so that its last chunk has at most
  * as many slots as there are threads, and the next one twice that size. The trial asks with bp's own protection and
- * flags, as they decide which limits count (RLIMIT_AS, RLIMIT_DATA, strict overcommit, max_map_count). The malloc is
- * for pthread_setspecific, which allocates for keys above 31, and whose failure bp answers with abort() as well; below
- * that a worker makes none, as its first one costs it a cache of malloc's own of 700 bytes.
+ * flags, as they decide which limits count (RLIMIT_AS, RLIMIT_DATA, strict overcommit, max_map_count).
  *
  * What is left: another thread may take the last of the memory between the trial and the registration. attach_lock
  * keeps that from happening between two of our own registrations; a foreign mmap in those two microseconds, or a
@@ -66,10 +125,20 @@ static bool arena_may_grow(void)
         return false;
     }
     (void)munmap(chunk, size);
-    if (key_in_thread) {
+    return true;
+}
+
+/*
+ * pthread_setspecific allocates for keys above 31, and bp answers its failure with abort() as well. Below that a worker
+ * tries none, as its first malloc costs it a cache of 700 bytes.
+ */
+static bool value_may_be_set(void)
+{
+    void *specific;
+
+    if (key_in_thread)
         return true;
-    }
-    void *specific = malloc(4096); /* beyond malloc's per-thread caches, which calloc does not use */
+    specific = malloc(4096); /* beyond malloc's per-thread caches, which calloc does not use */
     free(specific);
     return specific != NULL;
 }
@@ -148,8 +217,9 @@ int rcu_attach_slow(void)
 
     if (rc == 0) {
         rp_lock_acquire(&attach_lock);
-        if (arena_may_grow()) {
+        if ((slots_free || arena_may_grow()) && value_may_be_set()) {
             urcu_bp_register_thread();
+            learn_slot();
             find_key();
         } else {
             rc = -ENOMEM;

@@ -100,7 +100,7 @@ static bool look_around(struct pool *pool, bool rests)
     do {
         if (rests)
             wait_ns(REST_NS);
-        for (int i = rests ? 15 : 0; i < 16; i++) {
+        for (unsigned looks = rests ? 1 : 16; looks; looks--) {
             if (runq_ready(&pool->runq))
                 return true;
             cpu_relax();

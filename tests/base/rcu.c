@@ -124,7 +124,7 @@ Test(rcu, what_is_freed_after_a_wait_has_no_reader_left)
 }
 
 /* Enough threads that bp's arena, which starts with room for eight, must grow several times. */
-enum { MANY = 100 };
+enum { MANY = 100, STACK = 256 * 1024 };
 
 static pthread_barrier_t before_attach, after_attach, finish;
 static _Atomic int refused, attached;
@@ -156,24 +156,17 @@ static void *attach_twice(void *arg)
     return NULL;
 }
 
-/* ThreadSanitizer maps memory of its own at every step, which the limit would forbid it. */
-#ifdef RCU_TSAN
-#define BUT_FOR_TSAN .disabled = true
-#else
-#define BUT_FOR_TSAN .disabled = false
-#endif
-Test(rcu, without_address_space_attach_is_enomem_and_works_once_there_is_some, BUT_FOR_TSAN)
+/* MANY threads ask to be attached while there is no address space, and again when there is. How many were refused. */
+static int crowd_without_memory(void)
 {
     pthread_t threads[MANY];
     pthread_attr_t attr;
     struct rlimit before, none;
 
-    cr_assert_eq(rcu_attach(), 0); /* so that the arena exists, and is full after seven more */
     pthread_barrier_init(&before_attach, NULL, MANY + 1);
     pthread_barrier_init(&after_attach, NULL, MANY + 1);
-    pthread_barrier_init(&finish, NULL, MANY + 1);
     pthread_attr_init(&attr);
-    pthread_attr_setstacksize(&attr, 256 * 1024);
+    pthread_attr_setstacksize(&attr, STACK);
     for (int i = 0; i < MANY; i++) {
         cr_assert_eq(pthread_create(&threads[i], &attr, attach_twice, NULL), 0);
     }
@@ -191,10 +184,60 @@ Test(rcu, without_address_space_attach_is_enomem_and_works_once_there_is_some, B
     for (int i = 0; i < MANY; i++) {
         pthread_join(threads[i], NULL);
     }
-    cr_assert_eq(load_seq(&refused), MANY);
-    cr_assert_eq(load_seq(&attached), 0);
+    cr_assert_eq(load_seq(&attached) + load_seq(&refused), MANY);
     cr_assert_eq(load_seq(&failures), 0);
+    return load_seq(&refused);
+}
+
+/* ThreadSanitizer maps memory of its own at every step, which the limit would forbid it. */
+#ifdef RCU_TSAN
+#define BUT_FOR_TSAN .disabled = true
+#else
+#define BUT_FOR_TSAN .disabled = false
+#endif
+Test(rcu, without_address_space_attach_is_enomem_and_works_once_there_is_some, BUT_FOR_TSAN)
+{
+    cr_assert_eq(rcu_attach(), 0); /* so that the arena exists, and is full after seven more */
+    pthread_barrier_init(&finish, NULL, MANY + 1);
+    cr_assert_eq(crowd_without_memory(), MANY);
     rcu_wait();
+}
+
+enum { BEFORE = 40 }; /* with so many the arena has grown to room for some more */
+static pthread_barrier_t settled;
+
+static void *attach_and_stay(void *arg)
+{
+    (void)arg;
+    if (rcu_attach()) {
+        add_seq(&failures, 1);
+    }
+    pthread_barrier_wait(&settled);
+    pthread_barrier_wait(&finish);
+    return NULL;
+}
+
+/* The adversary: one registration too many that is made without a trial, as the arena is thought to have room: it aborts. */
+Test(rcu, without_address_space_the_free_slots_of_the_registry_are_given_and_no_more, BUT_FOR_TSAN)
+{
+    pthread_t before[BEFORE];
+    pthread_attr_t attr;
+
+    cr_assert_eq(rcu_attach(), 0);
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, STACK);
+    pthread_barrier_init(&settled, NULL, BEFORE + 1);
+    pthread_barrier_init(&finish, NULL, MANY + BEFORE + 1);
+    for (int i = 0; i < BEFORE; i++) {
+        cr_assert_eq(pthread_create(&before[i], &attr, attach_and_stay, NULL), 0);
+    }
+    pthread_barrier_wait(&settled);
+    int refused_of_many = crowd_without_memory();
+    cr_assert_gt(refused_of_many, 0);
+    cr_assert_lt(refused_of_many, MANY);
+    for (int i = 0; i < BEFORE; i++) {
+        pthread_join(before[i], NULL);
+    }
 }
 
 static pthread_key_t late_key;
