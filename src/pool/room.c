@@ -2,7 +2,8 @@
  * Room: submitters that wait until a task more may be in flight.
  *
  * A submitter that finds no room looks for it for some microseconds (room_soon), since a task ends sooner than a thread
- * is put to sleep and woken. Then it stands in a list, first come first served. Only the first of the list (the head)
+ * is put to sleep and woken; not where a crowd stands there already, whose heads keep a deep queue full without it, and
+ * whom it would take a CPU from, or the workers. Then it stands in a list, first come first served. Only the first of the list (the head)
  * claims; newcomers may claim besides it, which is what keeps a saturated pool fast, but no more than OVERTAKES of them
  * for each head: `gate` holds the claim number from which on newcomers count as having no room.
  *
@@ -43,6 +44,8 @@
 #include <sched.h>
 
 #define OVERTAKES 1024
+#define CROWD 4U
+#define CROWD_LIMIT 256U
 #define REST_YIELD 16U
 #define REST_MOST 64U
 #define NAP_NS 50000
@@ -280,9 +283,14 @@ static int look_around(struct pool *pool, unsigned class, bool newcomer, uint64_
     }
 }
 
+static bool is_crowded(struct pool *pool)
+{
+    return room_blocked(pool) >= CROWD && load_relaxed(&pool->runq.limit) >= CROWD_LIMIT; /* hints */
+}
+
 int room_soon(struct pool *pool, unsigned class, uint64_t *position)
 {
-    return pool->spin_ns ? look_around(pool, class, true, position) : -EAGAIN;
+    return pool->spin_ns && !is_crowded(pool) ? look_around(pool, class, true, position) : -EAGAIN;
 }
 
 /* One more worker stands in, and the room for its task is the head's. false: as many do as may. */
@@ -371,7 +379,7 @@ int room_claim(struct pool *pool, unsigned class, int64_t deadline, struct rp_ct
     int64_t pause = 50000;
     int rc = -EAGAIN;
 
-    if (pool->spin_ns && !deadline && !ctx && !me.held && rest(pool)) {
+    if (pool->spin_ns && !deadline && !ctx && !me.held && !is_crowded(pool) && rest(pool)) {
         room_nap(load_relaxed(&pool->runq.limit)); /* a hint */
         rc = runq_claim(&pool->runq, class, 1, true, position);
     }
