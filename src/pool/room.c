@@ -3,9 +3,9 @@
  *
  * A submitter that finds no room looks for it for some microseconds (room_soon), since a task ends sooner than a thread
  * is put to sleep and woken; not where a crowd stands there already, whose heads keep a deep queue full without it, and
- * whom it would take a CPU from, or the workers. Then it stands in a list, first come first served. Only the first of the list (the head)
- * claims; newcomers may claim besides it, which is what keeps a saturated pool fast, but no more than OVERTAKES of them
- * for each head: `gate` holds the claim number from which on newcomers count as having no room.
+ * whom it would take a CPU from, or the workers. Then it stands in a list, first come first served. Only the first of
+ * the list (the head) claims; newcomers may claim besides it, which is what keeps a saturated pool fast, but no more
+ * than overtakes() of them for each head: `gate` holds the claim number from which on newcomers count as having no room.
  *
  * No wake-up is lost.                            The head                      Whoever ends a task
  * The order of each side is what makes it so:      H1 is counted in attention     E1 done + 1
@@ -43,7 +43,9 @@
 #include <errno.h>
 #include <sched.h>
 
-#define OVERTAKES 1024
+#define OVERTAKES_LEAST 1024U
+#define OVERTAKES_MOST 65536U
+#define OVERTAKES_TIMES 4U /* what may be in flight: changing heads costs less then than the tasks in between */
 #define CROWD 4U
 #define CROWD_LIMIT 256U
 #define REST_YIELD 16U
@@ -76,14 +78,22 @@ static struct waiter *head_locked(struct room *room)
     return cds_list_empty(&room->waiters) ? NULL : cds_list_first_entry(&room->waiters, struct waiter, node);
 }
 
-/* The list's head has changed: from now on OVERTAKES newcomers may claim besides the new one. */
+static uint32_t overtakes(uint32_t limit)
+{
+    return limit >= OVERTAKES_MOST / OVERTAKES_TIMES    ? OVERTAKES_MOST
+           : limit <= OVERTAKES_LEAST / OVERTAKES_TIMES ? OVERTAKES_LEAST
+                                                        : limit * OVERTAKES_TIMES;
+}
+
+/* The list's head has changed: from now on so many newcomers may claim besides the new one. */
 static void head_changed_locked(struct pool *pool)
 {
     struct waiter *head = head_locked(&pool->room);
     uint64_t gate = 0;
 
     if (head) {
-        gate = UINT64_C(1) << 63 | ((tail_accepted(load_seq(&pool->runq.tail)) + OVERTAKES) & FLIGHT_MASK);
+        uint32_t more = overtakes(load_seq(&pool->runq.limit));
+        gate = UINT64_C(1) << 63 | ((tail_accepted(load_seq(&pool->runq.tail)) + more) & FLIGHT_MASK);
         store_release(&head->head, 1); /* it reads that after a call, or made it itself */
     }
     store_seq(&pool->runq.gate, gate);

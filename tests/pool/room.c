@@ -93,16 +93,16 @@ static void *flood_main(void *arg)
 
 /*
  * Adversary: the first blocked submitter is stopped by a signal in its sleep, as a scheduler might, while there is room
- * all the time and `threads` others submit as fast as they can. After 1024 claims the gate is shut against them: then
+ * all the time and `threads` others submit as fast as they can. After so many claims the gate is shut against them: then
  * each thread that was inside may have passed it once more, and the room stays free for the one that waits.
  */
-static void overtaken_by_at_most(unsigned threads, unsigned bound)
+static void overtaken_by_at_most(unsigned threads, unsigned depth, unsigned bound)
 {
     struct gate gate = GATE_SHUT;
     _Atomic unsigned accepted = 0, ran = 0;
     _Atomic bool stop = false;
     struct flood floods[8];
-    struct rp_pool *pool = pool_of(2, &(struct rp_pool_options){.queue_depth = 16});
+    struct rp_pool *pool = pool_of(2, &(struct rp_pool_options){.queue_depth = depth});
     struct submitter victim = submitter_of(pool, count_up, (void *)&ran);
     char byte = 0;
 
@@ -110,7 +110,7 @@ static void overtaken_by_at_most(unsigned threads, unsigned bound)
     cr_assert_eq(pipe(stopped_there), 0);
     signal(SIGUSR1, hold_thread);
     occupy(pool, &gate, 2);
-    for (int i = 0; i < 16; i++)
+    for (unsigned i = 0; i < depth; i++)
         cr_assert_eq(rp_pool_submit(pool, gate_hold, &gate), 0);
     submitter_block(&victim, 0);
     cr_assert_eq(pthread_kill(victim.thread, SIGUSR1), 0);
@@ -140,12 +140,17 @@ static void overtaken_by_at_most(unsigned threads, unsigned bound)
 
 Test(room, a_blocked_submitter_is_overtaken_by_at_most_1024_later_ones)
 {
-    overtaken_by_at_most(1, 1024 + 1);
+    overtaken_by_at_most(1, 16, 1024 + 1);
+}
+
+Test(room, before_a_deep_queue_it_is_four_times_what_may_be_in_flight)
+{
+    overtaken_by_at_most(1, 998, 4000 + 1);
 }
 
 Test(room, the_bound_on_overtaking_grows_by_one_for_each_thread_inside_submit)
 {
-    overtaken_by_at_most(4, 1024 + 4);
+    overtaken_by_at_most(4, 16, 1024 + 4);
 }
 
 /* --- how many may block ----------------------------------------------------------------------------------------- */
