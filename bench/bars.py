@@ -10,10 +10,12 @@ from measure import ABSENT
 from rows import SHAPES
 
 # bar: of which group; claim; holds: True, False or None (not measured); ours, other: "48.1 (46.0..49.9) M/s", the other
-# side with its name; ratio: ours to the other, or None; why: of None; goal: a wish, which decides nothing.
-Verdict = namedtuple("Verdict", "bar claim holds ours other ratio why goal")
+# side with its name; ratio: ours to the other, or None; why: of None; goal: a wish, which decides nothing; floor: what
+# the machine asks of any pool in that row, measured in the same run, or "".
+Verdict = namedtuple("Verdict", "bar claim holds ours other ratio why goal floor")
 
 INLINE = {"tbb", "openmp"}
+FLOOR = "floor-"  # peers/floor.c: no pool, but what any pool of threads is made of
 # M tasks/s of ants v2 on a queueless shape, measured once on two cores; its design, written anew, is the peer go-lifo.
 ANTS = {"1/2": 2.1, "4/2": 1.9, "1/1000": 2.7, "4/1000": 4.0}
 BURNING = 1.5  # cores in use while the submitter, who spins, uses one
@@ -25,7 +27,7 @@ NATIVE = ("mutex", "libuv", "glib", "asio")  # the C and C++ peers that queue
 
 def rivals(row, table):
     """Names of the peers that count as rivals in a row."""
-    names = [name for name in table if not name.startswith("ringpool")]
+    names = [name for name in table if not name.startswith(("ringpool", FLOOR))]
     if row.startswith(QUEUED):
         names = [name for name in names if name not in INLINE]
     if row == "wake 50 us":
@@ -59,8 +61,8 @@ NOT_RUN = "the row was not run"
 class Side:
     """One side of a comparison: a figure of a program in a row, or nothing and why."""
 
-    def __init__(self, figure=None, why=NOT_RUN, failed=False, name=""):
-        self.figure, self.why, self.failed, self.name = figure, why, failed, name
+    def __init__(self, figure=None, why=NOT_RUN, failed=False, name="", floor=None):
+        self.figure, self.why, self.failed, self.name, self.floor = figure, why, failed, name, floor
 
 
 class Judge:
@@ -73,7 +75,9 @@ class Judge:
         found = self.tables.get(row, {}).get(program, {}).get(figure)
         why = self.failures.get(row, {}).get(program)
         if found and not why:
-            return Side(found, name=program)
+            floor = next((other[figure] for name, other in self.tables[row].items()
+                          if name.startswith(FLOOR) and figure in other), None)
+            return Side(found, name=program, floor=floor)
         if why:
             return Side(why=f"{program}: {why}", failed=program.startswith("ringpool") and why != ABSENT)
         return Side(why="no such peer" if row in self.tables else NOT_RUN)
@@ -88,13 +92,14 @@ class Judge:
         """ours against factor x other's, both Sides; limit: what the other is, if it is no figure but a number."""
         lacking = ours if ours.figure is None else other if other.figure is None else None
         if lacking:
-            verdict = Verdict(bar, claim, False if lacking.failed else None, "", "", None, lacking.why, goal)
+            verdict = Verdict(bar, claim, False if lacking.failed else None, "", "", None, lacking.why, goal, "")
         else:
             a, b = ours.figure[0], other.figure[0]
             ratio = a / b if b else float("inf") if a else 1.0
             holds = a >= factor * b if more else a <= factor * b
             theirs = f"{shown(other.figure, unit)} by {other.name}" if other.name else f"the bar of {limit}"
-            verdict = Verdict(bar, claim, holds, shown(ours.figure, unit), theirs, ratio, "", goal)
+            floor = shown(ours.floor, unit) if ours.floor else ""
+            verdict = Verdict(bar, claim, holds, shown(ours.figure, unit), theirs, ratio, "", goal, floor)
         self.verdicts.append(verdict)
 
     def limit(self, bar, row, figure, limit, more=False, unit="", program="ringpool", goal=False):
@@ -221,7 +226,8 @@ def show(verdicts, some=False):
             continue
         text = f"{verdict.ratio:.3g} x: {verdict.ours} to {verdict.other}" if verdict.ratio is not None else verdict.why
         goal = " (a goal, no bar)" if verdict.goal else ""
-        print(f"{word(verdict):<13} {verdict.bar}: {verdict.claim}{goal}: {text}")
+        floor = f"; the machine's floor: {verdict.floor}" if verdict.floor and not verdict.holds else ""
+        print(f"{word(verdict):<13} {verdict.bar}: {verdict.claim}{goal}: {text}{floor}")
     counted = [verdict.holds for verdict in verdicts if not verdict.goal]
     print(f"\n{counted.count(True)} bars hold, {counted.count(False)} fail, {counted.count(None)} were not measured")
     return 1 if False in counted else 0

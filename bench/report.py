@@ -146,10 +146,10 @@ def figures_table(row, table):
 def bars_table(verdicts):
     kind = {True: "holds", False: "fails", None: "dim"}
     lines = [f'<tr><td>{escape(v.bar)}<td class="left">{escape(v.claim)}<td class="{kind[v.holds]}">{bars.word(v)}'
-             + (f'<td>{v.ratio:.3g}<td>{escape(v.ours)}<td>{escape(v.other)}' if v.ratio is not None
-                else f'<td colspan="3" class="dim left">{escape(v.why)}')
+             + (f'<td>{v.ratio:.3g}<td>{escape(v.ours)}<td>{escape(v.other)}<td class="dim">{escape(v.floor)}'
+                if v.ratio is not None else f'<td colspan="4" class="dim left">{escape(v.why)}')
              for v in verdicts if v.why != bars.NOT_RUN]
-    return (f"<div class=wide><table><tr><th>bar<th class=left>claim<th><th>ratio<th>ringpool<th>against{''.join(lines)}"
+    return (f"<div class=wide><table><tr><th>bar<th class=left>claim<th><th>ratio<th>ringpool<th>against<th>the machine's floor{''.join(lines)}"
             "</table></div>")
 
 

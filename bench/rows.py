@@ -20,15 +20,16 @@ class Row:
     scaled: tasks of the first try, from which the number is found that takes the time asked for. peers: True: all;
     else their names. check: whether a bar speaks of it, and of which peers then (True: of those in `peers`).
     brief: keys that replace others under --check, where time is short. seconds: a run takes so many times the time that
-    is asked for.
+    is asked for. floor: what shows the least that the machine asks for here (peers/floor.c), and takes part always.
     """
 
     def __init__(self, name, args, figure, unit="", scale=1.0, more=True, quick=False, scaled=0, ours=None, peers=True,
-                 check=True, brief="", seconds=1):
+                 check=True, brief="", seconds=1, floor=None):
         self.name, self.args, self.figure, self.unit = name, args.split(), figure, unit
         self.scale, self.more, self.quick, self.scaled = scale, more, quick, scaled
         self.ours = ours or {"ringpool": ""}
         self.peers, self.check, self.brief, self.seconds = peers, check, brief.split(), seconds
+        self.floor = floor
 
     def keys(self, brief):
         replaced = {word.split("=")[0] for word in self.brief} if brief else set()
@@ -39,6 +40,8 @@ class Row:
         return {name: keys for name, keys in self.ours.items() if not curve or name in JUDGED}
 
     def takes(self, peer, checking):
+        if peer.startswith("floor-"):
+            return peer == self.floor
         whom = self.check if checking and self.check is not True else self.peers
         return whom is True or bool(whom) and peer in whom
 
@@ -51,7 +54,7 @@ def throughput_rows():
         keys = f"throughput producers={producers} workers={workers}" + (" queue=65536" if producers == 1000 else "")
         ours = {**BACKENDS, **(METRICS if shape in ("1/1", "4/2") else {})}
         out.append(Row(f"throughput {shape}", keys, **unit, quick=shape in ("1/1", "4/2", "4/1000"), scaled=20000,
-                       ours=ours))
+                       ours=ours, floor="floor-ring" if workers <= 2 else None))
         out.append(Row(f"strict {shape}", keys + " mode=strict", **unit, quick=shape == "4/2", scaled=5000,
                        check=("mutex", "go-lifo") if shape not in ("1/1", "1000/1000") else False))
         out.append(Row(f"batch {shape}", keys, **unit, quick=shape == "1/1", scaled=20000, peers=(),
@@ -67,7 +70,7 @@ def latency_rows():
     p50 = {"figure": "p50_us", "unit": "us", "more": False}
     out = [
         Row("wake 1000 us asleep", "wake gap_us=1000 gap=sleep samples=1000", **p50, quick=True, ours=BACKENDS,
-            brief="samples=500"),
+            brief="samples=500", floor="floor-futex"),
         Row("wake 1000 us", "wake gap_us=1000 gap=spin samples=1000", **p50, check=False),
         Row("wake 50 us", "wake gap_us=50 samples=20000", **p50, quick=True, ours=BACKENDS, brief="samples=10000"),
         Row("wake 5 us", "wake gap_us=5 samples=100000", **p50, ours=BACKENDS, check=()),
@@ -88,17 +91,18 @@ def rows():
     out = throughput_rows()
     for spin in (500, 5000):
         out.append(Row(f"work {spin} ns", f"work workers=2 spin={spin}", "efficiency", quick=spin == 5000,
-                       scaled=10000, ours=BACKENDS, check=()))
+                       scaled=10000, ours=BACKENDS, check=(), floor="floor-shares"))
     out.append(Row("submit busy", "work workers=1 spin=5000 tasks=40000 queue=1000000 sample=1", "submit_p50_ns", "ns",
                    more=False, peers=("mutex", "glib", "asio"), check=()))
     out += latency_rows()
     out.append(Row("sleepers thread", "sleepers tasks=100000 workers=1000 ms=10", "elapsed_s", "s", more=False,
-                   check=()))
+                   check=(), floor="floor-shares"))
     out.append(Row("sleepers timer", "sleepers mode=timer tasks=1000000 outstanding=50000 ms=10", "elapsed_s", "s",
                    more=False, ours=BACKENDS, check=()))
     for workers in (1000, 10000):
         out.append(Row(f"idle {workers}", f"idle workers={workers}", "rss_kb_per_worker", "KiB", more=False,
-                       check=(), peers=True if workers == 1000 else ("mutex", "glib", "asio", "go-channel")))
+                       check=(), floor="floor-futex",
+                       peers=True if workers == 1000 else ("mutex", "glib", "asio", "go-channel")))
     out.append(Row("fanout", "fanout", "speedup", "x", quick=True))
     for consumer in ("busy", "asleep"):
         out.append(Row(f"completions {consumer}", f"completions consumer={consumer} tasks=5000000", "completions_per_s",

@@ -86,7 +86,8 @@ def sit_out(row, programs):
     table = {p.name: summary(p.runs) for p in programs}
     best = bars.best(row.name, row.figure, row.more, table)
     for program in programs:
-        if best and best[1][0] and not program.name.startswith("ringpool") and row.figure in table[program.name]:
+        if best and best[1][0] and row.figure in table[program.name] and \
+                not program.name.startswith(("ringpool", bars.FLOOR)):
             ratio = table[program.name][row.figure][0] / best[1][0]
             if (1 / ratio if row.more and ratio else ratio) > FAR_BEHIND:
                 program.out = "sat out"
@@ -122,7 +123,9 @@ def failure(runs):
 
 def notes(name, runs, row, names):
     out = ""
-    if name not in names and not name.startswith("ringpool"):
+    if name.startswith(bars.FLOOR):
+        out += "  (the machine's floor, no pool)"
+    elif name not in names and not name.startswith("ringpool"):
         why = "runs tasks in the submitter or waiter" if name in bars.INLINE else "burns a CPU"
         out += f"  (no rival: {why})"
     if len(runs) < row["rounds"] and not failure(runs):

@@ -65,6 +65,7 @@ native() { # name, source, compiler with its flags, header to probe, package, li
 pkg() { pkg-config "$@" 2>/dev/null; }
 native mutex bench/peers/mutex.c "$CC -std=gnu11" "" "" ""
 native floor-ring bench/peers/floor.c "$CC -std=gnu11 -DFLOOR_SPINS" "" "" ""
+native floor-shares bench/peers/shares.c "$CC -std=gnu11" "" "" ""
 native floor-futex bench/peers/floor.c "$CC -std=gnu11" "" "" ""
 native libuv bench/peers/libuv.c "$CC -std=gnu11" uv.h libuv1-dev "$(pkg --libs libuv || echo -luv)"
 native glib bench/peers/glib.c "$CC -std=gnu11 $(pkg --cflags glib-2.0)" glib.h libglib2.0-dev "$(pkg --libs glib-2.0)"

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "peer.h"
@@ -22,7 +23,6 @@
 #define LINE 128
 #define LOOKS 64 /* before it gives up the CPU */
 #define STACK ((size_t)64 << 10)
-#define NAP_TURNS 64
 
 #ifdef FLOOR_SPINS
 #define NAME "floor-ring"
@@ -99,8 +99,7 @@ static bool put(struct pool *pool, executor_fn *fn, void *arg)
                                                                 memory_order_relaxed)) {
             cell->fn = fn;
             cell->arg = arg;
-            atomic_store_explicit(&cell->sequence, tail + 1,
-                                  spins ? memory_order_release : memory_order_seq_cst);
+            atomic_store_explicit(&cell->sequence, tail + 1, spins ? memory_order_release : memory_order_seq_cst);
             return true;
         }
         if (ahead > 0)
@@ -193,16 +192,20 @@ static int create(void **self, const struct executor_config *config)
     return -rc;
 }
 
+static void wait_for_room(void)
+{
+    if (!spins)
+        sched_yield();
+    for (int i = 0; i < LOOKS; i++)
+        pause_cpu();
+}
+
 static int submit(void *self, executor_fn *fn, void *arg)
 {
     struct pool *pool = self;
 
-    while (!put(pool, fn, arg)) {
-        if (!spins)
-            sched_yield();
-        for (int i = 0; i < NAP_TURNS; i++)
-            pause_cpu();
-    }
+    while (!put(pool, fn, arg))
+        wait_for_room();
     if (!spins && atomic_load(&pool->sleepers)) {
         atomic_fetch_add(&pool->signal, 1);
         futex_call(&pool->signal, FUTEX_WAKE, 1);
