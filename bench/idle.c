@@ -58,7 +58,7 @@ int idle_run(const struct executor *executor, int argc, char **argv)
 {
     uint64_t workers = 1000, seconds = 2, backend = 0, lazy = 0, before_kb, created_kb;
     struct record record;
-    struct usage begun, used, idle;
+    struct usage begun, used, used_by_asking, idle;
     bool json = false;
     void *pool;
     int rc;
@@ -94,8 +94,11 @@ int idle_run(const struct executor *executor, int argc, char **argv)
     meter_sleep_until(meter_now() + SETTLE_NS);
     created_kb = usage_rss_kb();
     begun = usage_now();
+    used_by_asking = usage_since(&begun); /* the kernel adds up all threads for it: a millisecond for 10,000 */
+    begun = usage_now();
     meter_sleep_until(meter_now() + (int64_t)seconds * 1000000000);
     idle = usage_since(&begun);
+    idle.cpu -= idle.cpu < used_by_asking.cpu ? idle.cpu : used_by_asking.cpu;
     record_add(&record, "create_us_per_worker", (double)used.wall / 1e3 / (double)workers);
     record_add(&record, "create_cpu_us_per_worker", (double)used.cpu / 1e3 / (double)workers);
     record_add(&record, "rss_kb_per_worker",
