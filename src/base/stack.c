@@ -68,19 +68,6 @@ void stack_unmap(struct stack *stack)
     errno = saved;
 }
 
-void stack_trim(const struct stack *stack, size_t keep)
-{
-    const size_t page = page_size();
-    int saved = errno;
-
-    if (!stack->base || keep >= stack->size) {
-        return;
-    }
-    /* Rounded down: a page that is kept in part is kept. */
-    (void)madvise(stack->base, (stack->size - keep) & ~(page - 1), MADV_DONTNEED);
-    errno = saved;
-}
-
 static int tls_of_object(struct dl_phdr_info *info, size_t size, void *sum)
 {
     (void)size;

@@ -34,10 +34,4 @@ static inline void *stack_above(const struct stack *stack)
 /* Unmaps it and zeroes *stack, which is not above it; a zeroed stack is allowed. */
 void stack_unmap(struct stack *stack);
 
-/*
- * Gives the stack's pages below `keep` bytes from its top back to the kernel; the mapping stays. No thread may run on
- * those pages.
- */
-void stack_trim(const struct stack *stack, size_t keep);
-
 #endif

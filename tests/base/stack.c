@@ -116,35 +116,6 @@ Test(stack, a_thread_runs_on_it)
     stack_unmap(&stack);
 }
 
-Test(stack, trim_gives_back_what_is_below_and_keeps_the_top)
-{
-    struct stack stack;
-    unsigned char *base;
-
-    cr_assert_eq(stack_map(&stack, 8 * page, 0), 0);
-    base = stack.base;
-    memset(base, 0xaa, stack.size);
-    stack_trim(&stack, page + 1); /* the page that is kept in part is kept */
-    for (size_t i = 0; i < stack.size; i++) {
-        cr_assert_eq(base[i], i < 6 * page ? 0 : 0xaa);
-    }
-    stack_unmap(&stack);
-}
-
-Test(stack, trim_to_more_than_there_is_does_nothing)
-{
-    struct stack stack;
-
-    cr_assert_eq(stack_map(&stack, 2 * page, 0), 0);
-    memset(stack.base, 0xaa, stack.size);
-    stack_trim(&stack, stack.size);
-    stack_trim(&stack, SIZE_MAX);
-    cr_assert_eq(*(unsigned char *)stack.base, 0xaa);
-    stack_trim(&stack, 0);
-    cr_assert_eq(((unsigned char *)stack.base)[stack.size - 1], 0);
-    stack_unmap(&stack);
-}
-
 Test(stack, unmap_takes_the_guard_page_along_and_may_be_repeated)
 {
     struct stack stack;
@@ -158,7 +129,6 @@ Test(stack, unmap_takes_the_guard_page_along_and_may_be_repeated)
     cr_assert_eq(mincore(base, page, &resident), -1);
     cr_assert_null(stack.base);
     stack_unmap(&stack);
-    stack_trim(&stack, 0);
 }
 
 Test(stack, does_not_take_huge_pages)

@@ -201,12 +201,6 @@ void stack_unmap(struct stack *stack)
     *stack = (struct stack){0};
 }
 
-void stack_trim(const struct stack *stack, size_t keep)
-{
-    (void)stack;
-    (void)keep;
-}
-
 void model_attr_set_stack(pthread_attr_t *attr, void *base)
 {
     memcpy(attr, &base, sizeof(base));
