@@ -56,6 +56,14 @@ RP_API int rp_pool_submit_future_task(struct rp_pool *pool, int (*fn)(void *arg,
 RP_API int rp_future_get(struct rp_future *future, void **value);
 RP_API int rp_future_get_until(struct rp_future *future, void **value, int64_t deadline);
 
+/*
+ * rp_future_get_until with the deadline rp_after(timeout_ns): blocks for at most so many nanoseconds from now, 0 not at
+ * all (a deadline of 0 is none, but no time to wait is none either), and INT64_MAX for ever in practice. Unlike
+ * rp_future_try_get it helps, so inside a task even 0 may run the future in place. -EINVAL: a negative timeout_ns; all
+ * else as of get_until.
+ */
+RP_API int rp_future_get_timeout(struct rp_future *future, void **value, int64_t timeout_ns);
+
 /* The result if it is done, else -EBUSY. Does not block. */
 RP_API int rp_future_try_get(struct rp_future *future, void **value);
 
@@ -106,7 +114,9 @@ RP_API void rp_future_detach(struct rp_future *future);
 /*
  * Futures with types. RP_FUTURE_TYPE(sum, struct in, struct out, add) makes of `int add(struct in *, struct out **)`
  *   static int sum_submit(struct rp_pool *pool, struct in *in, struct rp_future **future);
+ *   static int sum_get(struct rp_future *future, struct out **out);
  *   static int sum_get_until(struct rp_future *future, struct out **out, int64_t deadline);
+ *   static int sum_get_timeout(struct rp_future *future, struct out **out, int64_t timeout_ns);
  * so that no pointer is cast where it is used.
  */
 /* NOLINTBEGIN(bugprone-macro-parentheses): a type cannot stand in parentheses */
@@ -126,6 +136,17 @@ RP_API void rp_future_detach(struct rp_future *future);
     {                                                                                                                  \
         void *value_ = 0;                                                                                              \
         int rc_ = rp_future_get_until(future_, &value_, deadline_);                                                    \
+        *out_ = (out_type *)value_;                                                                                    \
+        return rc_;                                                                                                    \
+    }                                                                                                                  \
+    static inline int name##_get(struct rp_future *future_, out_type **out_)                                           \
+    {                                                                                                                  \
+        return name##_get_until(future_, out_, 0);                                                                     \
+    }                                                                                                                  \
+    static inline int name##_get_timeout(struct rp_future *future_, out_type **out_, int64_t timeout_ns_)              \
+    {                                                                                                                  \
+        void *value_ = 0;                                                                                              \
+        int rc_ = rp_future_get_timeout(future_, &value_, timeout_ns_);                                                \
         *out_ = (out_type *)value_;                                                                                    \
         return rc_;                                                                                                    \
     }

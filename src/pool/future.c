@@ -515,6 +515,11 @@ int rp_future_get(struct rp_future *future, void **value)
     return rp_future_get_until(future, value, 0);
 }
 
+int rp_future_get_timeout(struct rp_future *future, void **value, int64_t timeout_ns)
+{
+    return timeout_ns < 0 ? -EINVAL : rp_future_get_until(future, value, rp_after(timeout_ns));
+}
+
 int rp_future_try_get(struct rp_future *future, void **value)
 {
     int rc = future_usable(future);

@@ -119,6 +119,8 @@ Test(future, bad_arguments_are_refused)
     cr_assert_eq(rp_pool_submit_future_task(pool, answer, &(struct rp_task){.deadline = 1}, &future), -ETIMEDOUT);
     cr_assert_eq(rp_future_get(NULL, NULL), -EINVAL);
     cr_assert_eq(rp_future_get_until(done, NULL, -1), -EINVAL);
+    cr_assert_eq(rp_future_get_timeout(done, NULL, -1), -EINVAL);
+    cr_assert_eq(rp_future_get_timeout(NULL, NULL, 1), -EINVAL);
     cr_assert_eq(rp_future_try_get(NULL, NULL), -EINVAL);
     cr_assert_eq(rp_future_cancel(NULL), -EINVAL);
     cr_assert_eq(rp_future_run(NULL), -EINVAL);
@@ -149,6 +151,55 @@ Test(future, a_get_that_gives_up_may_come_again)
     gate_open(&gate);
     cr_assert_eq(rp_future_get(future, NULL), 0);
     rp_future_destroy(future);
+    pool_end(pool);
+}
+
+Test(future, a_get_with_a_timeout_waits_for_so_long_and_no_less)
+{
+    struct gate gate = {0};
+    struct rp_pool *pool = pool_make(1, NULL);
+    struct rp_future *future = future_make(pool, pass_gate, &gate), *good;
+    void *value = &gate;
+
+    cr_assert_eq(rp_future_get_timeout(future, &value, 0), -ETIMEDOUT);
+    int64_t start = rp_now();
+    cr_assert_eq(rp_future_get_timeout(future, &value, 2 * MS), -ETIMEDOUT);
+    cr_assert_geq(rp_now() - start, 2 * MS);
+    cr_assert_eq(value, &gate, "no end, no value");
+    cr_assert_not(rp_future_done(future));
+    gate_open(&gate);
+    cr_assert_eq(rp_future_get_timeout(future, NULL, INT64_MAX), 0);
+    rp_future_destroy(future);
+    good = future_make(pool, answer, &pool);
+    cr_assert_eq(rp_future_get_timeout(good, &value, PATIENCE), 42);
+    cr_assert_eq(value, &pool);
+    cr_assert_eq(rp_future_get_timeout(good, NULL, 0), 42, "done is done");
+    rp_future_destroy(good);
+    pool_end(pool);
+}
+
+static int ask_without_waiting(void *arg, void **value)
+{
+    struct rp_future *inner;
+    int rc = rp_pool_submit_future(arg, answer, arg, &inner);
+
+    if (rc)
+        return rc;
+    rc = rp_future_get_timeout(inner, value, 0);
+    rp_future_destroy(inner);
+    return rc;
+}
+
+/* Adversary: the only worker asks for what is queued behind it. Holds: no time to wait is no reason not to help. */
+Test(future, a_get_without_time_to_wait_helps)
+{
+    struct rp_pool *pool = pool_make(1, &(struct rp_pool_options){.queue_depth = 4});
+    struct rp_future *outer = future_make(pool, ask_without_waiting, pool);
+    void *value = NULL;
+
+    cr_assert_eq(rp_future_get(outer, &value), 42);
+    cr_assert_eq(value, pool);
+    rp_future_destroy(outer);
     pool_end(pool);
 }
 
@@ -1065,6 +1116,7 @@ static int child_body(void *arg)
     struct rp_future *array[] = {future};
 
     CHECK(rp_future_get(future, NULL) == -ECHILD);
+    CHECK(rp_future_get_timeout(future, NULL, 0) == -ECHILD);
     CHECK(rp_future_try_get(future, NULL) == -ECHILD);
     CHECK(rp_future_cancel(future) == -ECHILD);
     CHECK(rp_future_run(future) == -ECHILD);
@@ -1112,6 +1164,12 @@ Test(future, typed_wrappers_need_no_cast)
     cr_assert_eq(sum_submit(pool, &pair, &future), 0);
     cr_assert_eq(sum_get_until(future, &out, 0), 0);
     cr_assert_eq(out->a, 42);
+    out = NULL;
+    cr_assert_eq(sum_get(future, &out), 0);
+    cr_assert_eq(out, &pair);
+    out = NULL;
+    cr_assert_eq(sum_get_timeout(future, &out, 0), 0);
+    cr_assert_eq(out, &pair);
     rp_future_destroy(future);
     pool_end(pool);
 }
