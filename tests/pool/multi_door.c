@@ -159,6 +159,134 @@ Test(multi_future, a_retry_outlives_pools)
     multi_end(multi);
 }
 
+/* --- want of memory between submits ------------------------------------------------------------------------------- */
+
+static void bank_close(struct bank *bank)
+{
+    store_seq(&bank->fail_on, 1);
+    store_seq(&bank->fail_at, load_seq(&bank->calls) + 1);
+}
+
+static void bank_open(struct bank *bank)
+{
+    store_seq(&bank->fail_at, 0);
+    store_seq(&bank->fail_on, 0);
+}
+
+struct wanting {
+    struct gate gate;
+    _Atomic uint32_t calls;
+};
+
+static int fail_behind_gate(void *arg, void **value)
+{
+    struct wanting *me = arg;
+
+    (void)value;
+    gate_pass(&me->gate);
+    return add_seq(&me->calls, 1) ? 7 : -EIO;
+}
+
+/*
+ * Adversary: the second attempt goes to a pool that has yet to make the ring of the task's class, and for a while there is
+ * no memory for that. Holds: it comes later, with the result that it has then.
+ */
+Test(multi_future, a_retry_waits_while_there_is_no_memory)
+{
+    struct bank bank = {0};
+    struct rp_allocator allocator = bank_allocator(&bank);
+    const struct rp_pool_options pool = {.allocator = &allocator};
+    const struct rp_multi_options options = {.pool = &pool};
+    struct rp_multi *multi = multi_make(1, 1, RP_ROUND_ROBIN, &options);
+    struct wanting me = {0};
+    const struct rp_task task = {.arg = &me, .priority = RP_PRIO_HIGH};
+    const struct rp_retry retry = {.attempts = 2, .delay = MS / 10};
+    struct rp_future *future;
+
+    cr_assert_eq(rp_multi_submit_retry(multi, fail_behind_gate, &task, &retry, &future), 0);
+    AWAIT(load_seq(&me.gate.inside) == 1);
+    cr_assert_eq(rp_multi_add(multi, 1), 1);
+    cr_assert_eq(rp_multi_remove(multi, 0), 0);
+    bank_close(&bank);
+    uint32_t before = load_seq(&bank.failures);
+    gate_open(&me.gate);
+    AWAIT(load_seq(&bank.failures) >= before + 5 || rp_future_done(future));
+    cr_assert_eq(rp_future_try_get(future, NULL), -EBUSY, "it ended for want of memory");
+    cr_assert_eq(load_seq(&me.calls), 1);
+    bank_open(&bank);
+    cr_assert_eq(rp_future_get_timeout(future, NULL, PATIENCE), 7);
+    cr_assert_eq(load_seq(&me.calls), 2);
+    rp_future_destroy(future);
+    multi_end(multi);
+    AWAIT(load_seq(&bank.live) == 0);
+    cr_assert_eq(load_seq(&bank.strange), 0);
+}
+
+/* A strategy that needs memory of its own. */
+struct chooser {
+    _Atomic uint32_t short_of_memory, refused;
+};
+
+static int choose_if_there_is_memory(void *user, const struct rp_multi_view *views, unsigned n)
+{
+    struct chooser *chooser = user;
+
+    (void)views, (void)n;
+    if (!load_seq(&chooser->short_of_memory))
+        return 0;
+    add_seq(&chooser->refused, 1);
+    return -ENOMEM;
+}
+
+static int exit_next(void *arg, int result, void *value, void **next_value)
+{
+    (void)arg, (void)result, (void)value, (void)next_value;
+    pthread_exit(NULL);
+}
+
+static int add_next(void *arg, int result, void *value, void **next_value)
+{
+    (void)arg;
+    *next_value = value;
+    return result + 1;
+}
+
+/*
+ * Adversary: a continuation ends the thread on which three others wait, and the user's strategy that is to find them a
+ * pool has no memory for a while. Holds: they come later, each once.
+ */
+Test(multi_future, continuations_without_a_thread_wait_while_there_is_no_memory)
+{
+    struct chooser chooser = {0};
+    const struct rp_pool_options pool = {.log_level = RP_LOG_NONE};
+    const struct rp_multi_options options = {
+        .pool = &pool, .choose = choose_if_there_is_memory, .choose_user = &chooser};
+    struct rp_multi *multi = multi_make(1, 1, RP_CUSTOM, &options);
+    struct wanting me = {.calls = 1};
+    struct rp_future *first, *exits, *next[3];
+
+    cr_assert_eq(rp_multi_submit_future(multi, fail_behind_gate, &me, &first), 0);
+    AWAIT(load_seq(&me.gate.inside) == 1);
+    cr_assert_eq(rp_future_then(first, NULL, exit_next, NULL, &exits), 0);
+    for (int i = 0; i < 3; i++)
+        cr_assert_eq(rp_future_then(first, NULL, add_next, NULL, &next[i]), 0);
+    store_seq(&chooser.short_of_memory, 1);
+    gate_open(&me.gate);
+    cr_assert_eq(rp_future_get_timeout(exits, NULL, PATIENCE), -EFAULT);
+    AWAIT(load_seq(&chooser.refused) >= 20 ||
+          rp_future_done(next[0])); /* three when they were made ready, all others by the reactor */
+    for (int i = 0; i < 3; i++)
+        cr_assert_eq(rp_future_try_get(next[i], NULL), -EBUSY, "number %d ended for want of memory", i);
+    store_seq(&chooser.short_of_memory, 0);
+    for (int i = 0; i < 3; i++) {
+        cr_assert_eq(rp_future_get_timeout(next[i], NULL, PATIENCE), 8);
+        rp_future_destroy(next[i]);
+    }
+    rp_future_destroy(exits);
+    rp_future_destroy(first);
+    multi_end(multi);
+}
+
 /* --- groups ------------------------------------------------------------------------------------------------------- */
 
 static int count_member(void *arg)
