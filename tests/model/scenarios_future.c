@@ -26,6 +26,7 @@ static struct {
     int seen[MOST];
     bool looked[MOST];
     bool silent[MOST]; /* nobody is told if it is dropped */
+    bool exits[MOST];  /* ends its thread */
     struct gate gate;
 } scene;
 
@@ -310,6 +311,95 @@ static void then_release(void)
     scene_close();
 }
 
+static int waits_at_gate(void *arg, void **value)
+{
+    gate_wait(&scene.gate);
+    return plain(arg, value);
+}
+
+/* Some end their thread: those behind them on its list are left without one. */
+static int may_exit(void *arg, int result, void *value, void **next_value)
+{
+    unsigned i = NUMBER(arg);
+
+    must(!scene.ran[i]++, "continuation %u runs twice", i);
+    turn("a continuation");
+    if (scene.exits[i])
+        pthread_exit(NULL);
+    *next_value = value;
+    return result;
+}
+
+static void cancel_second(void *arg)
+{
+    (void)arg;
+    model_sleep(choose(2) * MS);
+    rp_future_cancel(scene.future[2]);
+}
+
+static void run_third(void *arg)
+{
+    (void)arg;
+    model_sleep(choose(2) * MS);
+    int rc = rp_future_run(scene.future[3]);
+    must(rc == 0 || rc == -EALREADY, "run: %d", rc);
+    must(rc || rp_future_done(scene.future[3]), "run has returned and it is not done");
+}
+
+static void close_late(void *arg)
+{
+    (void)arg;
+    model_sleep(choose(3) * MS);
+    must(rp_pool_release(ledger.pool) == 0, "release");
+}
+
+/* Tasks that take the room that there is, so that what is offered comes back. */
+static void fill(unsigned i)
+{
+    const struct rp_task task = {.arg = ARG(i), .overload = RP_OVERLOAD_FAIL};
+
+    scene.silent[i] = true;
+    int rc = rp_pool_submit_future_task(ledger.pool, plain, &task, &scene.future[i]);
+    must(rc == 0 || rc == -EAGAIN, "submit: %d", rc);
+}
+
+/*
+ * Continuations of one source that end the thread on which the others wait, with room for these or none, cancelled, run
+ * by another thread and shut out meanwhile: each meets one end.
+ */
+static void then_orphans(void)
+{
+    scene_open(1 + choose(2),
+               &(struct rp_pool_options){.queue_depth = choose(3),
+                                         .release_policy = chance(2) ? RP_RELEASE_DROP : RP_RELEASE_RUN});
+    make(0, waits_at_gate);
+    for (unsigned i = 1; i < 5; i++) {
+        scene.exits[i] = i != 3 && chance(2);
+        must(rp_future_then(scene.future[0], NULL, may_exit, ARG(i), &scene.future[i]) == 0, "no continuation");
+    }
+    for (unsigned i = 5; i < 8; i++)
+        if (chance(2))
+            fill(i);
+    bool cancels = chance(2), runs = chance(2), closes = chance(3);
+    if (cancels)
+        actor("canceller", cancel_second, NULL);
+    if (runs)
+        actor("runner", run_third, NULL);
+    if (closes)
+        actor("closer", close_late, NULL);
+    gate_open(&scene.gate);
+    settle(true); /* the reactor offers them */
+    actors_join();
+    for (unsigned i = 1; i < 5; i++) {
+        int rc = rp_future_get(scene.future[i], NULL);
+        must(rc == 7 || rc == -EFAULT || (rc == -ECANCELED && cancels && i == 2) || (rc == -ESHUTDOWN && closes),
+             "continuation %u ended with %d", i, rc);
+        must(scene.ran[i] == (rc == 7 || rc == -EFAULT) && scene.exits[i] >= (rc == -EFAULT),
+             "continuation %u ran %u times and ended with %d", i, scene.ran[i], rc);
+    }
+    scene_close();
+}
+
 /* --- groups and retries ------------------------------------------------------------------------------------------------- */
 
 static int member(void *arg)
@@ -536,11 +626,16 @@ static struct {
     bool busy[2];     /* a task of the key runs */
     unsigned last[2]; /* of each submitter: the number of its task that ran last */
     unsigned ran, accepted, dropped;
-    bool wild; /* some tasks panic, or end their threads */
+    bool wild;                  /* some tasks panic, or end their threads */
+    bool cancelling, cancelled; /* the context's cancel has begun, and returned */
+    bool over[2];               /* it had returned when the key's last task began */
 } serial;
 
 struct part {
     unsigned submitter, number, key;
+    bool ctx;       /* it has one */
+    unsigned fates; /* runs and drops */
+    int result;     /* that its completion is to have */
 };
 static struct part parts[8];
 
@@ -549,6 +644,10 @@ static void part_run(void *arg)
     struct part *part = arg;
 
     must(!serial.busy[part->key], "two tasks of a key at once");
+    must(!part->fates++, "task %u of submitter %u meets a second fate", part->number, part->submitter);
+    must(!part->ctx || !serial.over[part->key], "it runs after one that began when its context had been cancelled");
+    must(rp_ctx_current() == (part->ctx ? scene.ctx : NULL), "another's context is current");
+    serial.over[part->key] = serial.cancelled;
     serial.busy[part->key] = true;
     turn("a task of a key");
     must(serial.last[part->submitter] < part->number, "task %u of submitter %u runs after task %u", part->number,
@@ -557,6 +656,7 @@ static void part_run(void *arg)
     serial.busy[part->key] = false;
     serial.ran++;
     if (serial.wild && chance(4)) {
+        part->result = -EFAULT;
         if (chance(2))
             rp_panic("by its choice");
         pthread_exit(NULL);
@@ -565,8 +665,11 @@ static void part_run(void *arg)
 
 static void part_dropped(void *arg, int reason)
 {
-    (void)arg;
-    must(reason == -ESHUTDOWN, "dropped: %d", reason);
+    struct part *part = arg;
+
+    must(reason == -ESHUTDOWN || (reason == -ECANCELED && part->ctx && serial.cancelling), "dropped: %d", reason);
+    must(!part->fates++, "task %u of submitter %u meets a second fate", part->number, part->submitter);
+    part->result = reason;
     serial.dropped++;
 }
 
@@ -575,9 +678,15 @@ static void submit_parts(void *arg)
     struct part *part = arg;
 
     for (unsigned i = 0; i < 3; i++) {
-        const struct rp_task task = {.fn = part_run, .arg = &part[i], .dropped = part_dropped};
+        const struct rp_task task = {.fn = part_run,
+                                     .arg = &part[i],
+                                     .dropped = part_dropped,
+                                     .ctx = part[i].ctx ? scene.ctx : NULL,
+                                     .cq = queue.cq,
+                                     .user_data = (uint64_t)(&part[i] - parts)};
         int rc = rp_strand_submit_task(serial.strand, part[i].key, &task);
-        must(rc == 0 || rc == -ESHUTDOWN, "strand submit: %d", rc);
+        must(rc == 0 || rc == -ESHUTDOWN || (rc == -ECANCELED && part[i].ctx && serial.cancelling), "strand submit: %d",
+             rc);
         if (rc)
             break;
         serial.accepted++;
@@ -589,6 +698,7 @@ static void strand_open(const struct rp_strand_options *options)
     struct rp_strand_options o = *options;
 
     memset(&serial, 0, sizeof(serial));
+    memset(&queue, 0, sizeof(queue)); /* none, unless the scenario opens one */
     o.allocator = &model_allocator;
     must(rp_strand_create(&serial.strand, ledger.pool, &o) == 0, "no strand");
     for (unsigned i = 0; i < 6; i++)
@@ -612,6 +722,64 @@ static void strand_order(void)
     actors_join();
     must(serial.accepted == 6 && serial.ran == 6, "%u accepted, %u ran", serial.accepted, serial.ran);
     must(rp_strand_destroy(serial.strand) == 0, "destroy");
+    settle(true);
+    rest_check();
+    scene_close();
+}
+
+static void cancel_context(void *arg)
+{
+    (void)arg;
+    model_sleep(choose(2));
+    serial.cancelling = true;
+    rp_ctx_cancel(scene.ctx, 0);
+    serial.cancelled = true;
+}
+
+/* Each accepted part has posted once, and what became of it. */
+static void parts_told(void)
+{
+    struct rp_completion out[8];
+    int n = rp_cq_wait(queue.cq, out, 8, 0, 0);
+
+    must(n == (int)serial.accepted, "%d completions of %u", n, serial.accepted);
+    for (int i = 0; i < n; i++) {
+        must(out[i].user_data < 6 && !queue.taken[out[i].user_data]++, "a completion twice, or of nobody's");
+        must(out[i].result == parts[out[i].user_data].result, "a completion says %d where %d was", out[i].result,
+             parts[out[i].user_data].result);
+    }
+}
+
+/*
+ * Tasks with a context and without one, whose cancel comes while they wait in their keys, while a key is handed from
+ * runner to runner, and while its runner's thread ends: once a task has begun after the cancel, none of the context's
+ * follows it.
+ */
+static void strand_context(void)
+{
+    const struct rp_ctx_options options = {.allocator = &model_allocator};
+    unsigned keys = 1 + choose(2);
+
+    scene_open(1 + choose(2), &(struct rp_pool_options){.queue_depth = choose(3)});
+    must(rp_ctx_create_with(&scene.ctx, NULL, &options) == 0, "no context");
+    strand_open(&(struct rp_strand_options){.burst = 1 + choose(2), .max_per_key = chance(3) ? 1 : 0});
+    queue_open(8);
+    serial.wild = chance(3);
+    for (unsigned i = 0; i < 6; i++) {
+        parts[i].ctx = i < 3 || chance(2);
+        parts[i].key = i < 3 ? 0 : keys - 1;
+    }
+    actor("submitter1", submit_parts, &parts[0]);
+    actor("submitter2", submit_parts, &parts[3]);
+    actor("canceller", cancel_context, NULL);
+    settle(true); /* a runner whose thread has ended is submitted again by a timer */
+    actors_join();
+    must(serial.ran + serial.dropped == serial.accepted, "%u accepted, %u ran, %u dropped", serial.accepted, serial.ran,
+         serial.dropped);
+    parts_told();
+    must(rp_strand_destroy(serial.strand) == 0, "destroy");
+    rp_ctx_destroy(scene.ctx);
+    must(rp_cq_destroy(queue.cq) == 0, "destroy");
     settle(true);
     rest_check();
     scene_close();
@@ -654,12 +822,15 @@ const struct scenario scenarios_future[] = {
     {"future-knot", "two tasks that wait for each other are told", future_knot},
     {"future-then", "a continuation gets its source's end, once, whenever it was tied", future_then},
     {"then-release", "a release waits for continuations or drops them", then_release},
+    {"then-orphans", "continuations whose thread another one has ended meet one end each", then_orphans},
     {"group", "a group's wait ends after the last member, with the first error", group_ends},
     {"retry-cancel", "a cancel between attempts ends the future once", retry_cancel},
     {"cq-wait", "a consumer that sleeps for n completions is woken by the one that makes them so many", cq_wait},
     {"cq-owed", "tasks that owe a completion outlive the queue", cq_owed},
     {"cq-fates", "each task that owes a completion posts one, and what became of it", cq_fates},
     {"strand-order", "tasks of a key run in order and never two at once", strand_order},
+    {"strand-context", "a key's tasks of a cancelled context are dropped in their turn, the others run",
+     strand_context},
     {"strand-end", "a strand's end meets every accepted task", strand_end},
     {0},
 };
