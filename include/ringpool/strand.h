@@ -73,7 +73,9 @@ RP_API int rp_strand_submit(struct rp_strand *strand, uint64_t key, void (*fn)(v
  * with a reason as there, or that with which the pool dropped its key (-EAGAIN: discarded by another task's policy).
  * A context is as in any task, but that it does not end the submitter's blocking: once it has ended submit returns
  * -ECANCELED or -ETIMEDOUT, and a queued task is dropped with that when its turn comes; inside the task rp_ctx_current()
- * is it. -ENOTSUP: timeout is set, or an overload policy that strands do not have; what reserving a completion gave.
+ * is it. A timeout bounds the run of this task: at its end the worker counts as hung and the context is cancelled, but
+ * the key waits until fn has returned; then the completion is -ETIMEDOUT.
+ * -ENOTSUP: an overload policy that strands do not have; what reserving a completion gave.
  */
 RP_API int rp_strand_submit_task(struct rp_strand *strand, uint64_t key, const struct rp_task *task);
 

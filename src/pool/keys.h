@@ -30,7 +30,10 @@ struct item {
     const char *label;
     int64_t deadline;
     struct rp_cq *cq; /* reserved in it; NULL: none */
-    uint64_t user_data;
+    union {
+        uint64_t user_data; /* for cq */
+        int64_t timeout;    /* of a job, which has its completion itself; 0: none */
+    };
 };
 
 struct key {

@@ -196,7 +196,7 @@ static void frame_exits(void *arg)
 
     if (frame->kind == FRAME_PART) { /* the task around it ends its thread as well, and reports */
         frame->outer->label = frame->label;
-        extra_settle(frame);
+        frame_left(frame);
         frame_pop(frame);
         return;
     }

@@ -133,7 +133,7 @@ static int runner_submit(struct key *key, int overload, int64_t deadline, const 
     return door_submit_task(key->shard->strand->door, &runner);
 }
 
-/* An item with a context is a job, which has its completion too; NULL: it is none. */
+/* An item with a context or a timeout is a job, which has its completion too; NULL: it is none. */
 static struct job *item_job(const struct item *item)
 {
     return item->fn == job_run ? item->arg : NULL;
@@ -295,7 +295,7 @@ static void item_run(struct turn *turn)
         item_drop(item, reason);
         return;
     }
-    struct entry entry = {.fn = item->fn, .arg = item->arg, .label = item->label};
+    struct entry entry = {.fn = item->fn, .arg = item->arg, .label = item->label, .timeout = job ? item->timeout : 0};
     if (outer->worker && load_relaxed(&outer->worker->label) != item->label) /* own word */
         store_release(&outer->worker->label, item->label);
     turn->fate = PANICKED; /* until it has returned */
@@ -597,17 +597,15 @@ static int task_fits(const struct rp_task *task)
     if (!task->fn || (unsigned)task->priority > RP_PRIO_LOW || (unsigned)task->overload > RP_OVERLOAD_CALLER_RUNS ||
         task->deadline < 0 || task->timeout < 0)
         return -EINVAL;
-    if (task->timeout)
-        return -ENOTSUP;
     return task->deadline && rp_now() >= task->deadline ? -ETIMEDOUT : 0;
 }
 
-/* What the end of the task will need: its completion, or with a context the job that has both. */
+/* What the end of the task will need: its completion, or with a context or a timeout the job that has all. */
 static int item_reserve(struct rp_strand *strand, const struct rp_task *task, struct item *item)
 {
     struct entry entry = {.fn = task->fn, .arg = task->arg};
 
-    if (!task->ctx)
+    if (!task->ctx && !task->timeout)
         return item->cq ? cq_reserve(item->cq) : 0;
     int rc = job_from_task(strand->door, task, &entry);
     if (rc)
@@ -616,6 +614,7 @@ static int item_reserve(struct rp_strand *strand, const struct rp_task *task, st
     item->arg = entry.arg;
     item->dropped = entry.dropped;
     item->cq = NULL;
+    item->timeout = task->timeout;
     return 0;
 }
 

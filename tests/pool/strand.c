@@ -69,7 +69,6 @@ Test(strand, wrong_arguments_are_refused)
         {{.fn = count_task, .overload = 99}, -EINVAL},
         {{.fn = count_task, .deadline = -1}, -EINVAL},
         {{.fn = count_task, .timeout = -1}, -EINVAL},
-        {{.fn = count_task, .timeout = 1}, -ENOTSUP},
         {{.fn = count_task, .overload = RP_OVERLOAD_CALLER_RUNS}, -ENOTSUP},
         {{.fn = count_task, .deadline = 1}, -ETIMEDOUT},
     };
@@ -715,6 +714,102 @@ Test(strand, a_context_travels_with_its_tasks_and_ends_those_that_wait)
     cr_assert_eq(load_seq(&ledger.dropped), 1);
     cr_assert_eq(load_seq(&ledger.reason), ECANCELED);
     rp_ctx_destroy(ctx);
+    cr_assert_eq(rp_strand_destroy(strand), 0);
+    cr_assert_eq(rp_cq_destroy(cq), 0);
+    pool_end(pool);
+}
+
+struct slow {
+    struct rp_pool *pool;
+    struct rp_ctx *ctx;
+    struct gate gate;
+};
+
+/* Runs until its context tells it of the timeout, and then until the gate is opened. */
+static void run_too_long(void *arg)
+{
+    struct slow *slow = arg;
+
+    rp_ctx_sleep(slow->ctx, 0);
+    gate_pass(&slow->gate);
+}
+
+static unsigned hung_workers(struct rp_pool *pool)
+{
+    struct rp_worker_info info[4];
+    int n = rp_pool_workers(pool, info, 4);
+    unsigned hung = 0;
+
+    for (int i = 0; i < n; i++)
+        hung += info[i].hung;
+    return hung;
+}
+
+/* Adversary: fn goes on after its timeout. Holds: the next task of the key waits for its return all the same. */
+Test(strand, a_task_that_runs_for_too_long_is_told_and_keeps_its_key)
+{
+    struct rp_pool *pool = pool_make(2, &(struct rp_pool_options){.queue_depth = 16, .log_level = RP_LOG_NONE});
+    struct rp_strand *strand = strand_make(pool, NULL);
+    struct slow slow = {.pool = pool};
+    struct rp_completion out[3];
+    struct rp_cq *cq;
+    _Atomic uint32_t ran = 0, other = 0;
+
+    cr_assert_eq(rp_cq_create(&cq, NULL), 0);
+    cr_assert_eq(rp_ctx_create(&slow.ctx, NULL, 0), 0);
+    struct rp_task task = {.fn = run_too_long, .arg = &slow, .ctx = slow.ctx, .cq = cq, .timeout = MS};
+    struct rp_task behind = {.fn = count_task, .arg = (void *)&ran, .cq = cq, .user_data = 1, .timeout = PATIENCE};
+    struct rp_task last = {.fn = count_task, .arg = (void *)&ran, .cq = cq, .user_data = 2};
+    cr_assert_eq(rp_strand_submit_task(strand, 1, &task), 0);
+    cr_assert_eq(rp_strand_submit_task(strand, 1, &behind), 0);
+    cr_assert_eq(rp_strand_submit_task(strand, 1, &last), 0);
+    AWAIT(load_seq(&slow.gate.inside) == 1);
+    cr_assert_eq(rp_ctx_err(slow.ctx), -ETIMEDOUT);
+    cr_assert_eq(hung_workers(pool), 1);
+    cr_assert_eq(rp_strand_submit(strand, 2, count_task, (void *)&other), 0);
+    AWAIT(load_seq(&other) == 1);
+    cr_assert_eq(load_seq(&ran), 0);
+    gate_open(&slow.gate);
+    cr_assert_eq(rp_cq_wait(cq, out, 3, 3, rp_after(PATIENCE)), 3);
+    for (unsigned i = 0; i < 3; i++)
+        cr_assert(out[i].user_data == i && out[i].result == (i ? 0 : -ETIMEDOUT), "%u: %d", i, out[i].result);
+    AWAIT(is_empty(strand));
+    cr_assert_eq(load_seq(&ran), 2);
+    cr_assert_eq(hung_workers(pool), 0);
+    rp_ctx_destroy(slow.ctx);
+    cr_assert_eq(rp_strand_destroy(strand), 0);
+    cr_assert_eq(rp_cq_destroy(cq), 0);
+    pool_end(pool);
+}
+
+/* Adversary: the timeout's timer stands on the stack of a run that panics, or whose thread ends. Holds: it goes first. */
+Test(strand, a_timeout_ends_with_its_task_however_that_ends)
+{
+    struct rp_pool *pool = pool_make(1, &(struct rp_pool_options){.queue_depth = 16, .log_level = RP_LOG_NONE});
+    struct rp_strand *strand = strand_make(pool, NULL);
+    struct rp_completion out[40];
+    struct rp_cq *cq;
+    _Atomic uint32_t ran = 0;
+
+    cr_assert_eq(rp_cq_create(&cq, NULL), 0);
+    for (unsigned i = 0; i < 40; i++) {
+        const struct rp_task task = {.fn = i % 2 ? count_task : end_badly,
+                                     .arg = i % 2   ? (void *)&ran
+                                            : i % 4 ? NULL
+                                                    : (void *)strand,
+                                     .cq = cq,
+                                     .user_data = i,
+                                     .timeout = 20 * MS}; /* over by the end of the test */
+        cr_assert_eq(rp_strand_submit_task(strand, 1, &task), 0);
+    }
+    cr_assert_eq(rp_cq_wait(cq, out, 40, 40, rp_after(PATIENCE)), 40);
+    for (unsigned i = 0; i < 40; i++)
+        if (out[i].user_data % 2 == 0)
+            cr_assert_eq(out[i].result, -EFAULT);
+    nap(25 * MS); /* for a timer that was left behind */
+    AWAIT(is_empty(strand));
+    cr_assert_eq(load_seq(&ran), 20);
+    cr_assert_eq(hung_workers(pool), 0);
     cr_assert_eq(rp_strand_destroy(strand), 0);
     cr_assert_eq(rp_cq_destroy(cq), 0);
     pool_end(pool);
