@@ -634,6 +634,7 @@ static struct {
 struct part {
     unsigned submitter, number, key;
     bool ctx;       /* it has one */
+    bool hurried;   /* it has a timeout, which may pass while it runs */
     unsigned fates; /* runs and drops */
     int result;     /* that its completion is to have */
 };
@@ -682,6 +683,7 @@ static void submit_parts(void *arg)
                                      .arg = &part[i],
                                      .dropped = part_dropped,
                                      .ctx = part[i].ctx ? scene.ctx : NULL,
+                                     .timeout = part[i].hurried ? 1 + (int64_t)choose(2) * MS : 0,
                                      .cq = queue.cq,
                                      .user_data = (uint64_t)(&part[i] - parts)};
         int rc = rp_strand_submit_task(serial.strand, part[i].key, &task);
@@ -745,15 +747,16 @@ static void parts_told(void)
     must(n == (int)serial.accepted, "%d completions of %u", n, serial.accepted);
     for (int i = 0; i < n; i++) {
         must(out[i].user_data < 6 && !queue.taken[out[i].user_data]++, "a completion twice, or of nobody's");
-        must(out[i].result == parts[out[i].user_data].result, "a completion says %d where %d was", out[i].result,
-             parts[out[i].user_data].result);
+        const struct part *part = &parts[out[i].user_data];
+        must(out[i].result == part->result || (part->hurried && !part->result && out[i].result == -ETIMEDOUT),
+             "a completion says %d where %d was", out[i].result, part->result);
     }
 }
 
 /*
- * Tasks with a context and without one, whose cancel comes while they wait in their keys, while a key is handed from
- * runner to runner, and while its runner's thread ends: once a task has begun after the cancel, none of the context's
- * follows it.
+ * Tasks with a context, with a timeout and with neither. The context is cancelled while they wait in their keys, while a
+ * key is handed from runner to runner, and while its runner's thread ends: once a task has begun after the cancel, none
+ * of the context's follows it.
  */
 static void strand_context(void)
 {
@@ -766,7 +769,8 @@ static void strand_context(void)
     queue_open(8);
     serial.wild = chance(3);
     for (unsigned i = 0; i < 6; i++) {
-        parts[i].ctx = i < 3 || chance(2);
+        parts[i].ctx = chance(2);
+        parts[i].hurried = !parts[i].ctx && chance(2);
         parts[i].key = i < 3 ? 0 : keys - 1;
     }
     actor("submitter1", submit_parts, &parts[0]);
