@@ -228,6 +228,66 @@ Test(completion, every_completion_comes_once_at_a_limit)
     posters_against_a_consumer(4, 7, UNDER_TSAN || UNDER_ASAN ? 5000 : 20000, "limit");
 }
 
+/* A consumer that takes so many, each time as many as it likes and asleep for them, and then ends. */
+struct mortal {
+    struct rp_cq *cq;
+    struct tally *tally; /* one consumer at a time */
+    uint64_t life;
+    unsigned seed;
+    int wrong;
+    pthread_t thread;
+};
+
+static void *mortal_main(void *arg)
+{
+    struct mortal *me = arg;
+    struct rp_completion out[16];
+
+    while (me->life && !me->wrong) {
+        unsigned most = me->life < 16 ? (unsigned)me->life : 16, least = 1 + (unsigned)rand_r(&me->seed) % most;
+        int n = rp_cq_wait(me->cq, out, most, least, 0);
+        if (n < (int)least) {
+            me->wrong = n ? n : -EPROTO;
+            break;
+        }
+        me->life -= (unsigned)n;
+        for (int i = 0; i < n; i++)
+            me->wrong |= me->tally->seen[out[i].user_data]++ || out[i].result != (int)out[i].user_data * -3;
+        me->tally->came += (uint64_t)n;
+    }
+    return NULL;
+}
+
+/*
+ * Adversary: the consumer's thread ends with completions left and others on their way; a new one takes over, again and
+ * again. Holds: the queue belongs to no thread: each completion comes once, and every heir is woken for its own.
+ */
+Test(completion, what_a_consumer_leaves_behind_is_had_by_the_next)
+{
+    enum { HEIRS = 40, EACH = 2 * 1000 };
+    unsigned seed = seed_of("heirs");
+    struct tally tally;
+    struct rp_cq *cq = cq_make(&(struct rp_cq_options){.entries = 8});
+    struct poster poster[2];
+
+    tally_make(&tally, (uint64_t)2 * HEIRS * EACH);
+    for (unsigned i = 0; i < 2; i++) {
+        poster[i] = (struct poster){.cq = cq, .first = i * HEIRS * EACH, .n = HEIRS * EACH, .seed = seed + i};
+        poster_start(&poster[i]);
+    }
+    for (unsigned i = 0; i < HEIRS; i++) {
+        struct mortal heir = {.cq = cq, .tally = &tally, .life = 2 * EACH, .seed = seed + 2 + i};
+        cr_assert_eq(pthread_create(&heir.thread, NULL, mortal_main, &heir), 0);
+        cr_assert_eq(pthread_join(heir.thread, NULL), 0);
+        cr_assert_eq(heir.wrong, 0);
+    }
+    cr_assert_eq(tally.came, tally.n);
+    for (unsigned i = 0; i < 2; i++)
+        poster_end(&poster[i]);
+    free(tally.seen);
+    cr_assert_eq(rp_cq_destroy(cq), 0);
+}
+
 /* Adversary: the consumer asks for one, is woken for it, and sleeps again before the next is posted. */
 Test(completion, a_sleeping_consumer_is_told_of_each)
 {

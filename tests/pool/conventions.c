@@ -87,6 +87,7 @@ Test(conventions, errno_is_left_alone)
     KEEPS_ERRNO(rp_pool_submit_future(pool, returns, pool, &future));
     KEEPS_ERRNO(rp_future_then(future, NULL, goes_on, NULL, &next));
     KEEPS_ERRNO(rp_future_get(next, &value));
+    KEEPS_ERRNO(rp_future_get_timeout(next, &value, 1));
     KEEPS_ERRNO(rp_future_wait_any(&next, 1, 1));
     KEEPS_ERRNO(rp_future_destroy(next));
     KEEPS_ERRNO(rp_future_destroy(future));
