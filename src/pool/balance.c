@@ -10,61 +10,11 @@
  * Loads are compared by cross-multiplying with the weights, so that nothing is divided. ants ranks by running workers,
  * which tells nothing as soon as all workers run; the load here is what is in flight and who blocks.
  */
+#include "pool/balance_path.h"
+
 #include "base/cpu.h"
-#include "pool/multi.h"
 
 #include <errno.h>
-
-/* CLOSED takes nothing; FULL has no room; OPEN has. */
-enum { CLOSED, FULL, OPEN };
-
-struct measure {
-    int rank;
-    uint64_t load;
-    uint64_t weight;
-};
-
-/* Closed is read with the tail, so that load and rank are of one moment. */
-static inline struct measure measure_queue(const struct multi *multi, const struct seat *seat)
-{
-    const struct pool *pool = seat->pool;
-    uint32_t done = head_done(load_seq(seat->head));
-    uint64_t tail = load_seq(&pool->runq.tail);
-    uint32_t flight = (tail_accepted(tail) - done) & FLIGHT_MASK;
-    struct measure m = {.load = flight, .weight = seat->weight};
-
-    if (multi->options.weigh_by_capacity)
-        m.weight *= load_relaxed(&pool->capacity); /* a figure to compare by */
-    if (tail & TAIL_CLOSED) {
-        m.rank = CLOSED;
-    } else if (flight >= load_relaxed(&pool->runq.limit)) { /* a hint: the claim decides */
-        m.rank = FULL;
-        m.load += room_blocked(pool); /* who blocks at this very pool: none where there is room, which saves a line */
-    } else {
-        m.rank = OPEN;
-    }
-    return m;
-}
-
-/* A pool without a worker that cannot make one counts as full. */
-static inline struct measure measure_of(const struct multi *multi, const struct seat *seat)
-{
-    struct measure m = measure_queue(multi, seat);
-
-    if (m.rank == OPEN && !load_relaxed(&seat->pool->alive) && load_relaxed(&seat->pool->spawn_failing)) /* hints */
-        m.rank = FULL;
-    return m;
-}
-
-/* Loads stay below 2^32, the product of weights below 2^52 only where a user asks for it: 128 bits never overflow. */
-static inline bool lighter(const struct measure *a, const struct measure *b)
-{
-    if (a->rank != b->rank)
-        return a->rank > b->rank;
-    if (a->weight == b->weight)
-        return a->load < b->load;
-    return (unsigned __int128)a->load * b->weight < (unsigned __int128)b->load * a->weight;
-}
 
 bool balance_room(const struct pool *pool)
 {
@@ -91,44 +41,7 @@ void balance_view(const struct multi *multi, const struct seat *seat, struct rp_
     };
 }
 
-/* --- random numbers: one generator for each thread ---------------------------------------------------------------- */
-
-/* xorshift64* (S. Vigna, 2016), sown by the clock and the word's own address, which differs from thread to thread. */
-static inline uint64_t random_next(void)
-{
-    static _Thread_local uint64_t word;
-    uint64_t x = word;
-
-    if (__builtin_expect(!x, 0)) {
-        x = ((uint64_t)rp_now() ^ (uint64_t)(uintptr_t)&word) * UINT64_C(0x9e3779b97f4a7c15);
-        x = (x ^ x >> 31) | 1;
-    }
-    x ^= x >> 12;
-    x ^= x << 25;
-    x ^= x >> 27;
-    word = x;
-    return x * UINT64_C(0x2545f4914f6cdd1d);
-}
-
-/* Below n, by D. Lemire's multiplication; the bias of 2^-32 n is nothing to us. */
-static inline unsigned below(uint32_t random, unsigned n)
-{
-    return (unsigned)((uint64_t)random * n >> 32);
-}
-
 /* --- the strategies ----------------------------------------------------------------------------------------------- */
-
-/* From `first` on around the table: the first pool with room, or `first` itself. */
-static const struct seat *from(const struct multi *multi, const struct roster *roster, unsigned first)
-{
-    for (unsigned i = 0, at = first; i < roster->seats; i++) {
-        if (measure_of(multi, &roster->seat[at]).rank == OPEN)
-            return &roster->seat[at];
-        if (++at == roster->seats)
-            at = 0;
-    }
-    return &roster->seat[first];
-}
 
 /* Begins anywhere, so that equals share; nothing is lighter than an empty pool with room. */
 const struct seat *balance_least(const struct multi *multi, const struct roster *roster)
@@ -153,32 +66,11 @@ const struct seat *balance_least(const struct multi *multi, const struct roster 
     return least.rank == CLOSED ? NULL : best;
 }
 
-/* One that cannot make a worker is found out when it is tried: to ask both would cost a cache line more. */
-static const struct seat *two_choices(const struct multi *multi, const struct roster *roster)
-{
-    uint64_t random = random_next();
-    unsigned n = roster->seats;
-
-    if (n == 1)
-        return &roster->seat[0];
-    unsigned a = below((uint32_t)(random >> 32), n), b = below((uint32_t)random, n - 1);
-    b += b >= a; /* another one than a */
-    struct measure of_a = measure_queue(multi, &roster->seat[a]), of_b = measure_queue(multi, &roster->seat[b]);
-    return &roster->seat[lighter(&of_b, &of_a) ? b : a];
-}
-
-static const struct seat *round_robin(const struct multi *multi, const struct roster *roster, uint64_t turn)
-{
-    unsigned at = (unsigned)(turn % roster->seats);
-
-    return multi->options.no_skip ? &roster->seat[at] : from(multi, roster, at);
-}
-
 static const struct seat *local(const struct multi *multi, const struct roster *roster)
 {
     int cpu = cpu_current();
 
-    return from(multi, roster, cpu < 0 ? 0 : (unsigned)cpu % roster->seats);
+    return balance_from(multi, roster, cpu < 0 ? 0 : (unsigned)cpu % roster->seats);
 }
 
 /*
@@ -204,11 +96,12 @@ static bool auto_sample(struct multi *multi, const struct roster *roster)
 
 static const struct seat *automatic(struct multi *multi, const struct roster *roster, bool *switched)
 {
-    uint64_t turn = add_relaxed(&multi->turn, 1); /* a counter */
+    uint64_t turn = balance_next_turn(multi);
 
     if ((turn & roster->sample) == 0)
         *switched = auto_sample(multi, roster);
-    return load_relaxed(&multi->leaning) ? balance_least(multi, roster) : round_robin(multi, roster, turn); /* a mode */
+    return load_relaxed(&multi->leaning) ? balance_least(multi, roster)
+                                         : balance_turn(multi, roster, turn); /* a mode */
 }
 
 const struct seat *balance_choose(struct multi *multi, const struct roster *roster, bool *switched)
@@ -219,14 +112,14 @@ const struct seat *balance_choose(struct multi *multi, const struct roster *rost
     case RP_LEAST_TASKS:
         return balance_least(multi, roster);
     case RP_TWO_CHOICES:
-        return two_choices(multi, roster);
+        return balance_two(multi, roster);
     case RP_RANDOM:
-        return from(multi, roster, below((uint32_t)(random_next() >> 32), roster->seats));
+        return balance_from(multi, roster, below((uint32_t)(random_next() >> 32), roster->seats));
     case RP_LOCAL:
         return local(multi, roster);
     case RP_AUTO:
         return automatic(multi, roster, switched);
     default:
-        return round_robin(multi, roster, add_relaxed(&multi->turn, 1)); /* a counter */
+        return balance_turn(multi, roster, balance_next_turn(multi));
     }
 }

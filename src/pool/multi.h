@@ -46,6 +46,7 @@ struct roster {
     unsigned members; /* how many of by_index are not NULL */
     unsigned slots;
     unsigned seats;  /* 0 only if there is no member */
+    uint32_t mask;   /* seats - 1 where that is a power of two, and above 0; else 0 */
     bool all_out;    /* and so all in */
     uint32_t sample; /* RP_AUTO looks at the load every so many turns, less one: a power of two, about the seats */
     struct member **by_index;

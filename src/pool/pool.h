@@ -392,15 +392,14 @@ struct how {
 struct how submit_how(const struct rp_task *task);
 /* The entry and the manner of a submit: 0, or -EINVAL, -ETIMEDOUT. */
 int submit_read(const struct rp_task *task, struct entry *entry, struct how *how);
-int submit_read_plain(void (*fn)(void *arg), void *arg, int overload, int64_t deadline, struct entry *entry,
-                      struct how *how);
+/* A deadline given by the user: 0, or what is wrong with it. */
+int submit_deadline(int64_t deadline);
 
 /*
- * The fast path alone, in a section that the caller opened. true: accepted, and the section has ended; false: nothing
- * happened, also where room may be had in a longer way.
+ * The fast path of submit_path.h for the first of n tasks, as many as have room and are right and of one class, in a
+ * section that the caller opened. How many: the section has ended; 0: nothing happened, also where room may be had in a
+ * longer way.
  */
-bool submit_fast(struct pool *pool, const struct entry *entry, unsigned class);
-/* The same for the first of n tasks, as many as have room and are right and of one class; how many, 0 as false above. */
 unsigned submit_fast_batch(struct pool *pool, const struct rp_task *tasks, unsigned n);
 /* Whether a submit in that manner blocks where there is no room. */
 bool submit_blocks(const struct pool *pool, struct how how);

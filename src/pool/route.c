@@ -19,8 +19,9 @@
  */
 #include "base/alloc.h"
 #include "base/rcu.h"
+#include "pool/balance_path.h"
 #include "pool/job.h"
-#include "pool/multi.h"
+#include "pool/submit_path.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -276,39 +277,59 @@ static __attribute__((noinline)) void tell_switch(const struct rp_multi *handle)
     multi_guest_leave(multi);
 }
 
-static int route(const struct rp_multi *handle, const struct entry *entry, struct how how,
-                 _Atomic(struct rp_pool *) *at)
+/* The way of a task that does not go through at once; in a section, which it ends. */
+static __attribute__((noinline)) int route_long(struct multi *multi, const struct seat *seat, const struct entry *entry,
+                                                struct how how, _Atomic(struct rp_pool *) *at, bool pass)
+{
+    return route_slow((struct route){.multi = multi, .entry = entry, .how = how, .at = at}, seat, pass);
+}
+
+/* The entry is copied for the long way, so that on the short one it is never in memory. */
+static inline __attribute__((always_inline)) int route_inline(const struct rp_multi *handle, const struct entry *entry,
+                                                              struct how how, _Atomic(struct rp_pool *) *at)
 {
     struct multi *multi;
     bool switched = false;
     int rc = multi_enter(handle, &multi);
 
-    if (__builtin_expect(rc, 0))
+    if (unlikely(rc))
         return rc;
     health_arm(multi);
-    if (__builtin_expect(load_relaxed(&multi->strategy) == RP_CUSTOM, 0)) { /* from when it is seen */
+    if (unlikely(load_relaxed(&multi->strategy) == RP_CUSTOM)) { /* from when it is seen */
+        struct entry own = *entry;
         handle_exit();
-        return route_custom(handle, (struct route){.entry = entry, .how = how, .at = at});
+        return route_custom(handle, (struct route){.entry = &own, .how = how, .at = at});
     }
     const struct roster *roster = load_acquire(&multi->roster);
-    const struct seat *seat = roster ? balance_choose(multi, roster, &switched) : NULL;
+    const struct seat *seat = likely(roster && roster->seats) ? balance_quick(multi, roster, &switched) : NULL;
     bool pass = lobby_pass(&multi->lobby);
-    if (__builtin_expect(seat != NULL, 1))
+    if (likely(seat != NULL))
         tell_pool(at, seat->pool);
-    if (__builtin_expect(!seat || !pass || !submit_fast(seat->pool, entry, how.class), 0))
-        rc = route_slow((struct route){.multi = multi, .entry = entry, .how = how, .at = at}, seat, pass);
-    if (__builtin_expect(switched, 0))
+    if (unlikely(!seat || !pass || !submit_fast(seat->pool, entry, how.class))) {
+        struct entry own = *entry;
+        rc = route_long(multi, seat, &own, how, at, pass);
+    }
+    if (unlikely(switched))
         tell_switch(handle);
     return rc;
 }
 
-static int route_plain(struct rp_multi *multi, void (*fn)(void *arg), void *arg, int overload, int64_t deadline)
+static __attribute__((noinline)) int route(const struct rp_multi *handle, const struct entry *entry, struct how how,
+                                           _Atomic(struct rp_pool *) *at)
+{
+    return route_inline(handle, entry, how, at);
+}
+
+static inline __attribute__((always_inline)) int route_plain(struct rp_multi *multi, void (*fn)(void *arg), void *arg,
+                                                             int overload, int64_t deadline)
 {
     struct entry entry;
-    struct how how;
-    int rc = multi ? submit_read_plain(fn, arg, overload, deadline, &entry, &how) : -EINVAL;
+    int rc = !multi || !fn ? -EINVAL : unlikely(deadline != 0) ? submit_deadline(deadline) : 0;
 
-    return rc ? rc : route(multi, &entry, how, NULL);
+    if (unlikely(rc))
+        return rc;
+    plain_entry(&entry, fn, arg);
+    return route_inline(multi, &entry, (struct how){.overload = overload, .deadline = deadline}, NULL);
 }
 
 int rp_multi_submit(struct rp_multi *multi, void (*fn)(void *arg), void *arg)

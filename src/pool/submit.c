@@ -5,18 +5,14 @@
  * word, leave. No lock, no allocation, no system call unless a worker sleeps. What the many forms of submit differ in
  * is data: struct how.
  */
-#include "base/cpu.h"
 #include "base/rcu.h"
 #include "pool/job.h"
-#include "pool/runq_path.h"
+#include "pool/submit_path.h"
 
 #include <errno.h>
 #include <sched.h>
 
 #define BUSY_TRIES 64
-
-#define likely(x) __builtin_expect(!!(x), 1)
-#define unlikely(x) __builtin_expect(!!(x), 0)
 
 static int submit_slow(const struct rp_pool *handle, const struct entry *entry, struct how how);
 
@@ -30,31 +26,6 @@ static inline int overload_of(const struct pool *pool, int overload)
 static inline bool may_block(const struct pool *pool, int overload)
 {
     return overload_of(pool, overload) == RP_OVERLOAD_BLOCK;
-}
-
-/* P2, P3 of idle.h. In the section that pool_enter opened, which it ends. */
-static inline void wake_and_exit(struct pool *pool)
-{
-    if (idle_must_wake(pool) && idle_wake_one(pool)) {
-        add_seq(&pool->guests, 1);
-        pool_exit();
-        worker_spawn(pool, true);
-        guest_leave(pool);
-        return;
-    }
-    pool_exit();
-}
-
-/* A position at once: 1; or 0, a negative errno: not so. */
-static inline __attribute__((always_inline)) int claim_now(struct pool *pool, unsigned class, uint64_t *position)
-{
-    if (unlikely(!load_relaxed(&pool->alive))) /* a hint */
-        return 0;
-    if (likely(class == CLASS_NORMAL))
-        return runq_claim_normal(&pool->runq, 1, true, position);
-    return load_relaxed(&pool->runq.rings[class]) /* a hint */
-               ? runq_claim(&pool->runq, class, 1, true, position)
-               : 0;
 }
 
 /* A position that is free within microseconds. false: the long way. */
@@ -94,17 +65,6 @@ static __attribute__((noinline)) int submit_entry(const struct rp_pool *handle, 
     return submit_inline(handle, entry, how);
 }
 
-static inline __attribute__((always_inline)) void plain_entry(struct entry *entry, void (*fn)(void *arg), void *arg)
-{
-    entry->fn = fn;
-    entry->arg = arg;
-    entry->dropped = NULL;
-    entry->label = NULL;
-    entry->deadline = entry->timeout = 0;
-    entry->cpu = cpu_current();
-    entry->plain = 1;
-}
-
 static inline __attribute__((always_inline)) int submit_plain(struct rp_pool *handle, void (*fn)(void *arg), void *arg,
                                                               int overload, int64_t deadline)
 {
@@ -126,8 +86,7 @@ int rp_pool_try_submit(struct rp_pool *pool, void (*fn)(void *arg), void *arg)
     return submit_plain(pool, fn, arg, RP_OVERLOAD_FAIL, 0);
 }
 
-/* A deadline given by the user: 0, or what is wrong with it. */
-static int deadline_check(int64_t deadline)
+int submit_deadline(int64_t deadline)
 {
     if (likely(deadline == 0))
         return 0;
@@ -138,7 +97,7 @@ int rp_pool_submit_until(struct rp_pool *pool, void (*fn)(void *arg), void *arg,
 {
     if (!pool)
         return -EINVAL;
-    int rc = deadline_check(deadline);
+    int rc = submit_deadline(deadline);
 
     return rc ? rc : submit_plain(pool, fn, arg, RP_OVERLOAD_DEFAULT, deadline);
 }
@@ -166,7 +125,7 @@ static int task_read(const struct rp_task *task, struct entry *entry, struct how
         .plain = !task->dropped && !task->label && !task->deadline && !task->timeout,
     };
     *how = submit_how(task);
-    return deadline_check(task->deadline); /* last: a batch reads a task again whose deadline may have passed since */
+    return submit_deadline(task->deadline); /* last: a batch reads a task again whose deadline may have passed since */
 }
 
 static __attribute__((noinline)) int submit_as_job(struct rp_pool *pool, const struct rp_task *task)
@@ -414,27 +373,6 @@ static __attribute__((noinline)) int submit_slow(const struct rp_pool *handle, c
 int submit_read(const struct rp_task *task, struct entry *entry, struct how *how)
 {
     return task_read(task, entry, how);
-}
-
-int submit_read_plain(void (*fn)(void *arg), void *arg, int overload, int64_t deadline, struct entry *entry,
-                      struct how *how)
-{
-    if (!fn)
-        return -EINVAL;
-    plain_entry(entry, fn, arg);
-    *how = (struct how){.overload = overload, .deadline = deadline};
-    return deadline_check(deadline);
-}
-
-bool submit_fast(struct pool *pool, const struct entry *entry, unsigned class)
-{
-    uint64_t position;
-
-    if (unlikely(claim_now(pool, class, &position) != 1))
-        return false;
-    ring_publish(load_acquire(&pool->runq.rings[class]), position, entry, true);
-    wake_and_exit(pool);
-    return true;
 }
 
 unsigned submit_fast_batch(struct pool *pool, const struct rp_task *tasks, unsigned n)

@@ -1,0 +1,154 @@
+/*
+ * The part of choosing a pool that most submits go through, inline for route.c: see balance.c.
+ */
+#ifndef POOL_BALANCE_PATH_H
+#define POOL_BALANCE_PATH_H
+
+#include "pool/multi.h"
+
+/* CLOSED takes nothing; FULL has no room; OPEN has. */
+enum { CLOSED, FULL, OPEN };
+
+struct measure {
+    int rank;
+    uint64_t load;
+    uint64_t weight;
+};
+
+/* Closed is read with the tail, so that load and rank are of one moment. */
+static inline struct measure measure_queue(const struct multi *multi, const struct seat *seat)
+{
+    const struct pool *pool = seat->pool;
+    uint32_t done = head_done(load_seq(seat->head));
+    uint64_t tail = load_seq(&pool->runq.tail);
+    uint32_t flight = (tail_accepted(tail) - done) & FLIGHT_MASK;
+    struct measure m = {.load = flight, .weight = seat->weight};
+
+    if (multi->options.weigh_by_capacity)
+        m.weight *= load_relaxed(&pool->capacity); /* a figure to compare by */
+    if (tail & TAIL_CLOSED) {
+        m.rank = CLOSED;
+    } else if (flight >= load_relaxed(&pool->runq.limit)) { /* a hint: the claim decides */
+        m.rank = FULL;
+        m.load += room_blocked(pool); /* who blocks at this very pool: none where there is room, which saves a line */
+    } else {
+        m.rank = OPEN;
+    }
+    return m;
+}
+
+/* A pool without a worker that cannot make one counts as full. */
+static inline struct measure measure_of(const struct multi *multi, const struct seat *seat)
+{
+    struct measure m = measure_queue(multi, seat);
+
+    if (m.rank == OPEN && !load_relaxed(&seat->pool->alive) && load_relaxed(&seat->pool->spawn_failing)) /* hints */
+        m.rank = FULL;
+    return m;
+}
+
+/* Loads stay below 2^32, the product of weights below 2^52 only where a user asks for it: 128 bits never overflow. */
+static inline bool lighter(const struct measure *a, const struct measure *b)
+{
+    if (a->rank != b->rank)
+        return a->rank > b->rank;
+    if (a->weight == b->weight)
+        return a->load < b->load;
+    return (unsigned __int128)a->load * b->weight < (unsigned __int128)b->load * a->weight;
+}
+
+/*
+ * Whether there is room for sure, without a look at the head, which the pool's workers write all the time: the tail's
+ * line, which a claim needs anyway, has a count of ended tasks that may be old, and so too small.
+ */
+static inline bool surely_open(const struct seat *seat)
+{
+    const struct pool *pool = seat->pool;
+    uint64_t tail = load_acquire(&pool->runq.tail);
+    uint32_t done = load_relaxed(&pool->runq.done_seen); /* seen late: too little */
+
+    return !(tail & TAIL_CLOSED) && ((tail_accepted(tail) - done) & FLIGHT_MASK) < load_relaxed(&pool->runq.limit) &&
+           load_relaxed(&pool->alive); /* hints: the claim decides */
+}
+
+/* --- random numbers: one generator for each thread ---------------------------------------------------------------- */
+
+/* xorshift64* (S. Vigna, 2016), sown by the clock and the word's own address, which differs from thread to thread. */
+static inline uint64_t random_next(void)
+{
+    static _Thread_local uint64_t word;
+    uint64_t x = word;
+
+    if (__builtin_expect(!x, 0)) {
+        x = ((uint64_t)rp_now() ^ (uint64_t)(uintptr_t)&word) * UINT64_C(0x9e3779b97f4a7c15);
+        x = (x ^ x >> 31) | 1;
+    }
+    x ^= x >> 12;
+    x ^= x << 25;
+    x ^= x >> 27;
+    word = x;
+    return x * UINT64_C(0x2545f4914f6cdd1d);
+}
+
+/* Below n, by D. Lemire's multiplication; the bias of 2^-32 n is nothing to us. */
+static inline unsigned below(uint32_t random, unsigned n)
+{
+    return (unsigned)((uint64_t)random * n >> 32);
+}
+
+/* --- the strategies ----------------------------------------------------------------------------------------------- */
+
+/* From `first` on around the table: the first pool with room, or `first` itself. */
+static inline const struct seat *balance_from(const struct multi *multi, const struct roster *roster, unsigned first)
+{
+    for (unsigned i = 0, at = first; i < roster->seats; i++) {
+        if (surely_open(&roster->seat[at]) || measure_of(multi, &roster->seat[at]).rank == OPEN)
+            return &roster->seat[at];
+        if (++at == roster->seats)
+            at = 0;
+    }
+    return &roster->seat[first];
+}
+
+/* One that cannot make a worker is found out when it is tried: to ask both would cost a cache line more. */
+static inline const struct seat *balance_two(const struct multi *multi, const struct roster *roster)
+{
+    uint64_t random = random_next();
+    unsigned n = roster->seats;
+
+    if (n == 1)
+        return &roster->seat[0];
+    unsigned a = below((uint32_t)(random >> 32), n), b = below((uint32_t)random, n - 1);
+    b += b >= a; /* another one than a */
+    struct measure of_a = measure_queue(multi, &roster->seat[a]), of_b = measure_queue(multi, &roster->seat[b]);
+    return &roster->seat[lighter(&of_b, &of_a) ? b : a];
+}
+
+/* Turn t is of pool t modulo n: a division only where n is no power of two. */
+static inline const struct seat *balance_turn(const struct multi *multi, const struct roster *roster, uint64_t turn)
+{
+    unsigned at = (unsigned)(roster->mask ? turn & roster->mask : turn % roster->seats);
+
+    return multi->options.no_skip ? &roster->seat[at] : balance_from(multi, roster, at);
+}
+
+static inline uint64_t balance_next_turn(struct multi *multi)
+{
+    return add_relaxed(&multi->turn, 1); /* a counter */
+}
+
+/* The strategies that look at one or two pools; the others are balance_choose's. */
+static inline __attribute__((always_inline)) const struct seat *
+balance_quick(struct multi *multi, const struct roster *roster, bool *switched)
+{
+    switch (load_relaxed(&multi->strategy)) { /* from now on means from when it is seen */
+    case RP_ROUND_ROBIN:
+        return balance_turn(multi, roster, balance_next_turn(multi));
+    case RP_TWO_CHOICES:
+        return balance_two(multi, roster);
+    default:
+        return balance_choose(multi, roster, switched);
+    }
+}
+
+#endif
