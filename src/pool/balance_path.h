@@ -5,6 +5,7 @@
 #define POOL_BALANCE_PATH_H
 
 #include "pool/multi.h"
+#include "pool/submit_path.h"
 
 /* CLOSED takes nothing; FULL has no room; OPEN has. */
 enum { CLOSED, FULL, OPEN };
@@ -121,20 +122,32 @@ static inline const struct seat *balance_two(const struct multi *multi, const st
     unsigned a = below((uint32_t)(random >> 32), n), b = below((uint32_t)random, n - 1);
     b += b >= a; /* another one than a */
     struct measure of_a = measure_queue(multi, &roster->seat[a]), of_b = measure_queue(multi, &roster->seat[b]);
-    return &roster->seat[lighter(&of_b, &of_a) ? b : a];
+    bool second = lighter(&of_b, &of_a);
+    if (unlikely((second ? &of_b : &of_a)->rank !=
+                 OPEN)) /* neither has room: what route.c would do next, at less cost */
+        return balance_least(multi, roster);
+    return &roster->seat[second ? b : a];
 }
 
 /* Turn t is of pool t modulo n: a division only where n is no power of two. */
-static inline const struct seat *balance_turn(const struct multi *multi, const struct roster *roster, uint64_t turn)
+static inline __attribute__((always_inline)) const struct seat *balance_turn(const struct multi *multi,
+                                                                             const struct roster *roster, uint64_t turn)
 {
     unsigned at = (unsigned)(roster->mask ? turn & roster->mask : turn % roster->seats);
 
     return multi->options.no_skip ? &roster->seat[at] : balance_from(multi, roster, at);
 }
 
+/* Who loses a turn to another submitter that runs beside it lets it have the line for some more, as in a claim. */
 static inline uint64_t balance_next_turn(struct multi *multi)
 {
-    return add_relaxed(&multi->turn, 1); /* a counter */
+    uint64_t turn = load_relaxed(&multi->turn); /* validated by the CAS */
+
+    while (!cas_relaxed(&multi->turn, &turn, turn + 1)) {
+        cpu_pause(LOST_CLAIM_TURNS);
+        turn = load_relaxed(&multi->turn);
+    }
+    return turn;
 }
 
 /* The strategies that look at one or two pools; the others are balance_choose's. */
