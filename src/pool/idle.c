@@ -71,11 +71,11 @@ void idle_call_one(struct pool *pool)
         worker_spawn(pool, true);
 }
 
-bool idle_search_begin(struct pool *pool)
+bool idle_search_begin(struct pool *pool, unsigned most)
 {
     uint64_t word = load_seq(&pool->idle.word);
 
-    while (!idle_searching(word))
+    while (idle_searching(word) < most)
         if (cas_seq(&pool->idle.word, &word, word + IDLE_SEARCHER))
             return true;
     return false;

@@ -90,8 +90,8 @@ bool idle_wake_one(struct pool *pool);
 /* The same for a caller that holds no section: the spawn is done. */
 void idle_call_one(struct pool *pool);
 
-/* Announces the caller as the only searcher; false if there is one. */
-bool idle_search_begin(struct pool *pool);
+/* Announces the caller as a searcher, one of at most `most`; false if so many there are. */
+bool idle_search_begin(struct pool *pool, unsigned most);
 
 /* The caller, counted as searching, found a task, or gives up the role without parking: the wake chain. */
 void idle_search_end(struct pool *pool);

@@ -84,9 +84,10 @@ struct search {
     bool streaming;    /* tasks gathered when it last let them */
     unsigned looks;    /* since it last let them gather */
     unsigned patience; /* after so many looks it tries again */
+    unsigned bursts;   /* of a pool among several: how often lately it has found many tasks at a time */
+    uint64_t tasks;    /* its count of them when it last ran out of work */
     unsigned hasty;    /* sleeps in a row that were ended at once */
-    bool found;        /* a task, when it last looked around; after so many of its own: */
-    uint64_t found_at;
+    bool found;        /* a task, when it last looked around */
     unsigned vain;     /* finds that another had first, less those that it got */
     int64_t gather_ns; /* for how long it lets them gather */
 };

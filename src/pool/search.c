@@ -2,7 +2,7 @@
  * Search: what a worker without work does before it parks.
  *
  * It looks around for a short while, because a task that comes within microseconds is had without a system call on
- * either side. Six rules bound that (measured; see bench/RESULTS.md). None of them is part of the parking protocol:
+ * either side. Seven rules bound that (measured; see bench/RESULTS.md). None of them is part of the parking protocol:
  * whatever is seen or not seen here, idle_park looks again.
  *   one searcher: it announces itself in the idle word, so that submitters wake nobody else, and only one may;
  *   lazy: where no worker is parked and none may be made there is nothing to announce, and it just looks;
@@ -13,7 +13,11 @@
  *   rest: who finds tasks again and again that another had first (one that waits for its future and runs it itself, as
  *     a rule) makes that one slower by each look at the queue. It looks every few microseconds, until it gets tasks again;
  *   yield: who was called again and again as soon as it slept, and for nothing, since others take what comes, stays the
- *     one searcher for a few turns of the CPU instead: each of those calls cost the submitter a system call.
+ *     one searcher for a few turns of the CPU instead: each of those calls cost the submitter a system call;
+ *   turns: the workers of a multi pool's pools share the CPUs with one another, so that each is called for the few tasks
+ *     that came while the others ran, and parks again. One that has found many at a time lately gives up the CPU instead,
+ *     as a searcher, until many have gathered. There may be two such: with one, whoever takes what has gathered would
+ *     call the next, who finds nothing and parks.
  */
 #include "base/cpu.h"
 #include "pool/pool.h"
@@ -35,6 +39,12 @@
 #define VAIN_MOST 16U
 #define VAIN_TASK 4U /* so many vain finds one task makes up for */
 #define REST_NS 4000
+
+#define BURSTS_MANY 4
+#define BURSTS_MOST 16
+#define TURNS_LEAST 4
+#define TURNS_MOST 16
+#define TURNS_ENOUGH 64
 
 #define HASTY_NS 20000
 #define HASTY_MANY 4
@@ -81,15 +91,14 @@ static void let_gather(struct pool *pool, struct search *search)
         search->gather_ns += GATHER_LEAST_NS;
 }
 
-/* Whether what it found last it got: then its count of tasks has moved. */
-static void learn(struct search *search, uint64_t tasks)
+/* Whether what it found last it got. */
+static void learn_finds(struct search *search, uint64_t burst)
 {
-    if (search->found && search->found_at == tasks)
+    if (search->found && burst == 0)
         search->vain += search->vain < VAIN_MOST;
     else if (search->found)
         search->vain -= search->vain < VAIN_TASK ? search->vain : VAIN_TASK;
     search->found = false;
-    search->found_at = tasks;
 }
 
 static bool look_around(struct pool *pool, bool rests)
@@ -119,21 +128,48 @@ static bool yield_around(struct pool *pool)
     return false;
 }
 
+/* Whether the caller is a worker of a multi pool that has found many tasks at a time lately. */
+static bool learn_bursts(const struct worker *worker, struct search *search, uint64_t burst)
+{
+    if (!load_relaxed(&worker->pool->owner)) /* set soon after creation: seen late, one search goes the other way */
+        return false;
+    if (burst >= STREAM_LEAST)
+        search->bursts += search->bursts < BURSTS_MOST ? 2 : 0;
+    else if (search->bursts)
+        search->bursts--;
+    return search->bursts >= BURSTS_MANY;
+}
+
+static bool take_turns(struct pool *pool)
+{
+    for (int i = 0; i < TURNS_MOST; i++) {
+        sched_yield();
+        if (runq_queued(&pool->runq) >= TURNS_ENOUGH || (i >= TURNS_LEAST && runq_ready(&pool->runq)))
+            return true;
+    }
+    return false;
+}
+
 bool search_for_work(struct worker *worker, bool *searching)
 {
     struct pool *pool = worker->pool;
     struct search *search = &worker->search;
+    uint64_t burst = load_relaxed(&worker->tasks) - search->tasks; /* own word: tasks since it last searched */
     bool same_cpu = worker->submitter_cpu >= 0 && worker->submitter_cpu == cpu_current();
 
-    learn(search, load_relaxed(&worker->tasks)); /* own word */
-    if (same_cpu && search->hasty < HASTY_MANY)
+    search->tasks += burst;
+    learn_finds(search, burst);
+    bool streams = learn_bursts(worker, search, burst);
+    if (same_cpu && !streams && search->hasty < HASTY_MANY)
         return false;
     if (!*searching) {
         uint64_t word = load_relaxed(&pool->idle.word); /* a hint */
         bool lazy = !idle_top(word) && load_relaxed(&pool->alive) >= load_relaxed(&pool->target);
-        if (!lazy && !(*searching = idle_search_begin(pool)))
+        if (!lazy && !(*searching = idle_search_begin(pool, streams ? 2 : 1)))
             return false;
     }
+    if (streams)
+        return take_turns(pool);
     if (same_cpu)
         return yield_around(pool);
     let_gather(pool, search);

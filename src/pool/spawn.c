@@ -219,7 +219,7 @@ int worker_ensure(struct pool *pool)
 
     if (load_seq(&pool->alive) || !cas_seq(&pool->alive, &none, 1))
         return 0;
-    int rc = worker_spawn(pool, idle_search_begin(pool));
+    int rc = worker_spawn(pool, idle_search_begin(pool, 1));
 
     return rc && load_seq(&pool->alive) ? 0 : rc;
 }
