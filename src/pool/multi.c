@@ -1,7 +1,8 @@
 /*
- * A multi pool's life and its verbs: create, add, remove, tune, release, reboot, gauges, destroy.
+ * A multi pool's life: create, release, reboot, destroy; and how calls enter it and hold its pools. What else may be done
+ * with it is in multi_verbs.c and multi_gauge.c.
  *
- * The pools do the work; here it is divided among them and added up. Whether the multi pool is open stands in one word
+ * Whether the multi pool is open stands in one word
  * (`state`), and every change of it is carried to each pool by multi_settle_pool, which looks at the word again
  * afterwards: so a release and a reboot that race leave all pools as the later of the two has said, without a lock held
  * while users' functions run.
@@ -17,7 +18,6 @@
 #include "base/rcu.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -110,15 +110,7 @@ bool multi_inside(const struct multi *multi)
 
 /* --- all pools at once -------------------------------------------------------------------------------------------- */
 
-/* A pool that the caller holds as a guest. */
-struct held {
-    struct member *member;
-    unsigned weight;
-    unsigned share;
-    struct ender ender;
-};
-
-static void held_leave(struct multi *multi, struct held *held, unsigned n)
+void multi_held_leave(struct multi *multi, struct held *held, unsigned n)
 {
     for (unsigned i = 0; i < n; i++)
         guest_leave(held[i].member->pool);
@@ -174,11 +166,7 @@ static uint32_t state_set_locked(struct multi *multi, bool closed)
     return state;
 }
 
-/*
- * Holds the pools of the moment, or nothing and -ENOMEM. held_leave gives them back. `closed`, if not NULL: closes the
- * multi pool in the same moment, so that none is added which is not held; *closed becomes the state.
- */
-static int hold_all(struct multi *multi, bool draining, struct held **held, unsigned *n, uint32_t *closed)
+int multi_hold_all(struct multi *multi, bool draining, struct held **held, unsigned *n, uint32_t *closed)
 {
     for (;;) {
         rp_lock_acquire(&multi->lock);
@@ -198,226 +186,6 @@ static int hold_all(struct multi *multi, bool draining, struct held **held, unsi
             return 0;
         alloc_free(&multi->allocator, *held);
     }
-}
-
-/* --- capacity ----------------------------------------------------------------------------------------------------- */
-
-/*
- * Divides: `least` for each and the rest by weight, cut where the running sum of the weights falls, so that the shares
- * add up exactly and equal weights differ by one at most. false: not enough for all.
- */
-static bool divide(struct held *held, unsigned n, unsigned total, unsigned least)
-{
-    unsigned __int128 weights = 0, sum = 0;
-    unsigned given = 0;
-
-    if ((uint64_t)n * least > total)
-        return false;
-    unsigned rest = total - n * least;
-    for (unsigned i = 0; i < n; i++)
-        weights += held[i].weight;
-    for (unsigned i = 0; i < n; i++) {
-        sum += held[i].weight;
-        unsigned until = (unsigned)(rest * sum / weights);
-        held[i].share = least + (until - given);
-        given = until;
-    }
-    return true;
-}
-
-static int divide_capacity(struct held *held, unsigned n, unsigned capacity)
-{
-    if (capacity == 0 || capacity == RP_UNLIMITED) {
-        for (unsigned i = 0; i < n; i++)
-            held[i].share = capacity;
-        return 0;
-    }
-    if (!divide(held, n, capacity, 1))
-        return -EINVAL;
-    for (unsigned i = 0; i < n; i++)
-        if (held[i].share > RP_WORKERS_MAX || held[i].share < held[i].member->pool->min_workers)
-            return -EINVAL;
-    return 0;
-}
-
-/* The total asked for becomes the latest. */
-static uint64_t total_set(struct multi *multi, unsigned capacity)
-{
-    rp_lock_acquire(&multi->lock);
-    uint64_t total = ((load_seq(&multi->total) >> 32) + 1) << 32 | capacity;
-    store_seq(&multi->total, total);
-    rp_lock_release(&multi->lock);
-    return total;
-}
-
-/* Of tunes that race each goes on until the pools are as the latest has said, for it may have undone a part of that. */
-static int tune_all(struct multi *multi, struct held *held, unsigned n, unsigned capacity)
-{
-    int rc = divide_capacity(held, n, capacity);
-    uint64_t total = rc ? 0 : total_set(multi, capacity);
-
-    while (!rc) {
-        for (unsigned i = 0; i < n && !rc; i++)
-            rc = pool_tune(held[i].member->pool, held[i].share, true); /* it may just be rebooted or removed */
-        uint64_t latest = load_seq(&multi->total);
-        if (latest == total || divide_capacity(held, n, (unsigned)latest))
-            break;
-        total = latest;
-    }
-    return rc;
-}
-
-int rp_multi_tune(struct rp_multi *handle, unsigned capacity)
-{
-    struct multi *multi;
-    struct held *held;
-    unsigned n;
-    int rc = multi_guest_enter(handle, &multi);
-
-    if (rc)
-        return rc;
-    rc = load_seq(&multi->state) & MULTI_CLOSED ? -ESHUTDOWN : hold_all(multi, false, &held, &n, NULL);
-    if (!rc) {
-        rc = tune_all(multi, held, n, capacity);
-        held_leave(multi, held, n);
-    }
-    multi_guest_leave(multi);
-    return rc;
-}
-
-int rp_multi_tune_pool(struct rp_multi *handle, unsigned index, unsigned capacity)
-{
-    struct multi *multi;
-    int rc = multi_guest_enter(handle, &multi);
-
-    if (rc)
-        return rc;
-    struct member *member = roster_hold(multi, index);
-    rc = load_seq(&multi->state) & MULTI_CLOSED ? -ESHUTDOWN : member ? 0 : -ENOENT;
-    if (!rc)
-        rc = pool_tune(member->pool, capacity, true);
-    if (member)
-        guest_leave(member->pool);
-    multi_guest_leave(multi);
-    return rc;
-}
-
-static unsigned live(const struct held *held, unsigned n)
-{
-    uint64_t sum = 0;
-
-    for (unsigned i = 0; i < n; i++)
-        sum += pool_running(held[i].member->pool);
-    return sum < INT_MAX ? (unsigned)sum : INT_MAX;
-}
-
-static int prewarm(struct held *held, unsigned n, unsigned workers)
-{
-    unsigned before = live(held, n);
-    int error = 0;
-
-    divide(held, n, workers, 0);
-    for (unsigned i = 0; i < n; i++) {
-        int rc = rp_pool_prewarm(pool_handle(held[i].member->pool), held[i].share);
-        if (rc < 0 && rc != -ESHUTDOWN) /* it is just rebooted or removed */
-            error = rc;
-    }
-    unsigned after = live(held, n);
-    return error && after <= before ? error : (int)after;
-}
-
-int rp_multi_prewarm(struct rp_multi *handle, unsigned workers)
-{
-    struct multi *multi;
-    struct held *held;
-    unsigned n;
-    int rc = multi_guest_enter(handle, &multi);
-
-    if (rc)
-        return rc;
-    rc = load_seq(&multi->state) & MULTI_CLOSED ? -ESHUTDOWN : hold_all(multi, false, &held, &n, NULL);
-    if (!rc) {
-        rc = prewarm(held, n, workers);
-        held_leave(multi, held, n);
-    }
-    multi_guest_leave(multi);
-    return rc;
-}
-
-int rp_multi_add(struct rp_multi *handle, unsigned capacity)
-{
-    struct multi *multi;
-    int rc = multi_guest_enter(handle, &multi);
-
-    if (rc)
-        return rc;
-    rc = load_seq(&multi->state) & MULTI_CLOSED ? -ESHUTDOWN : roster_add(multi, capacity, 1);
-    if (rc >= 0)
-        log_emit(&multi->log, RP_LOG_INFO, "multi pool %s: pool %d added", multi->name, rc);
-    multi_guest_leave(multi);
-    return rc;
-}
-
-int rp_multi_remove(struct rp_multi *handle, unsigned index)
-{
-    struct multi *multi;
-    struct member *member;
-    int rc = multi_guest_enter(handle, &multi);
-
-    if (rc)
-        return rc;
-    rc = roster_take(multi, index, &member);
-    if (!rc) {
-        log_emit(&multi->log, RP_LOG_INFO, "multi pool %s: pool %u removed", multi->name, index);
-        pool_end(member->pool, false);
-    }
-    multi_guest_leave(multi);
-    return rc;
-}
-
-int rp_multi_set_weight(struct rp_multi *handle, unsigned index, unsigned weight)
-{
-    struct multi *multi;
-    int rc = weight ? multi_guest_enter(handle, &multi) : -EINVAL;
-
-    if (rc)
-        return rc;
-    rc = roster_set_weight(multi, index, weight);
-    multi_guest_leave(multi);
-    return rc;
-}
-
-static int strategy_check(const struct rp_multi_options *options, enum rp_strategy strategy)
-{
-    return (unsigned)strategy > RP_CUSTOM || (strategy == RP_CUSTOM && !options->choose) ? -EINVAL : 0;
-}
-
-int rp_multi_set_strategy(struct rp_multi *handle, enum rp_strategy strategy)
-{
-    struct multi *multi;
-    int rc = multi_guest_enter(handle, &multi);
-
-    if (rc)
-        return rc;
-    rc = strategy_check(&multi->options, strategy);
-    if (!rc)
-        store_seq(&multi->strategy, strategy);
-    multi_guest_leave(multi);
-    return rc;
-}
-
-int rp_multi_strategy(const struct rp_multi *handle, bool effective)
-{
-    struct multi *multi;
-    int rc = multi_enter(handle, &multi);
-
-    if (rc)
-        return rc;
-    rc = load_relaxed(&multi->forked) ? -ECHILD : (int)load_seq(&multi->strategy); /* constant in this process */
-    if (rc == RP_AUTO && effective)
-        rc = load_seq(&multi->leaning) ? RP_LEAST_TASKS : RP_ROUND_ROBIN;
-    handle_exit();
-    return rc;
 }
 
 /* --- opening and closing ------------------------------------------------------------------------------------------ */
@@ -570,7 +338,7 @@ int rp_multi_release_until(struct rp_multi *handle, int64_t deadline, struct rp_
     int rc = multi_guest_enter(handle, &me.multi);
     if (rc)
         return rc;
-    rc = hold_all(me.multi, true, &me.held, &me.n, &me.closed);
+    rc = multi_hold_all(me.multi, true, &me.held, &me.n, &me.closed);
     if (rc) {
         multi_guest_leave(me.multi);
         return rc;
@@ -583,213 +351,6 @@ int rp_multi_release_until(struct rp_multi *handle, int64_t deadline, struct rp_
         ender_report(me.held[i].member->pool, report);
     pthread_cleanup_pop(1);
     return rc;
-}
-
-/* --- gauges ------------------------------------------------------------------------------------------------------- */
-
-static void sum_add(uint64_t *sum, unsigned value)
-{
-    *sum = value == RP_UNLIMITED || *sum + value > RP_UNLIMITED ? RP_UNLIMITED : *sum + value;
-}
-
-/* In a section, or under the lock. */
-static uint64_t sum_members(const struct multi *multi, unsigned (*gauge)(const struct pool *pool))
-{
-    const struct roster *roster = load_acquire(&multi->roster);
-    uint64_t sum = 0;
-
-    for (unsigned i = 0; roster && i < roster->slots; i++)
-        if (roster->by_index[i])
-            sum_add(&sum, gauge(roster->by_index[i]->pool));
-    return sum;
-}
-
-/* Under the lock no pool moves from the table to the removed ones, and none of these ends. */
-static uint64_t sum_with_draining(struct multi *multi, unsigned (*gauge)(const struct pool *pool))
-{
-    struct cds_list_head *node;
-
-    rp_lock_acquire(&multi->lock);
-    uint64_t sum = sum_members(multi, gauge);
-    cds_list_for_each(node, &multi->draining) sum_add(&sum, gauge(caa_container_of(node, struct member, drain)->pool));
-    rp_lock_release(&multi->lock);
-    return sum;
-}
-
-/* Without a lock, unless there are removed pools to be looked at as well. */
-static unsigned sum_of(const struct rp_multi *handle, unsigned (*gauge)(const struct pool *pool), bool draining)
-{
-    struct multi *multi;
-    uint64_t sum = 0;
-
-    if (multi_enter(handle, &multi))
-        return 0;
-    bool forked = load_relaxed(&multi->forked); /* constant in this process */
-    bool locked = draining && load_seq(&multi->unfinished);
-    if (!forked && !locked)
-        sum = sum_members(multi, gauge);
-    handle_exit();
-    if (!forked && locked && multi_guest_enter(handle, &multi) == 0) {
-        sum = sum_with_draining(multi, gauge);
-        multi_guest_leave(multi);
-    }
-    return (unsigned)sum;
-}
-
-/* Submitters that wait for any pool. */
-static unsigned blocked(const struct rp_multi *handle)
-{
-    struct multi *multi;
-
-    if (multi_enter(handle, &multi))
-        return 0;
-    unsigned waiting =
-        load_relaxed(&multi->forked) ? 0 : load_seq(&multi->lobby.waiting); /* constant in this process */
-    handle_exit();
-    return waiting;
-}
-
-unsigned rp_multi_running(const struct rp_multi *multi)
-{
-    return sum_of(multi, pool_running, true);
-}
-
-unsigned rp_multi_busy(const struct rp_multi *multi)
-{
-    return sum_of(multi, pool_busy, true);
-}
-
-unsigned rp_multi_free(const struct rp_multi *multi)
-{
-    return sum_of(multi, pool_free_workers, false);
-}
-
-unsigned rp_multi_waiting(const struct rp_multi *multi)
-{
-    uint64_t sum = sum_of(multi, pool_waiting, true);
-
-    sum_add(&sum, blocked(multi));
-    return (unsigned)sum;
-}
-
-unsigned rp_multi_cap(const struct rp_multi *multi)
-{
-    return sum_of(multi, pool_cap, false);
-}
-
-bool rp_multi_is_closed(const struct rp_multi *handle)
-{
-    struct multi *multi;
-
-    if (multi_enter(handle, &multi))
-        return true;
-    bool closed = load_relaxed(&multi->forked) || load_seq(&multi->state) & MULTI_CLOSED; /* forked: constant here */
-    handle_exit();
-    return closed;
-}
-
-static void snapshot_add(struct rp_pool_snapshot *sum, const struct pool *pool)
-{
-    struct rp_pool_snapshot one;
-
-    pool_snapshot(pool, &one);
-    sum->running += one.running;
-    sum->busy += one.busy;
-    sum->idle += one.idle;
-    sum->waiting += one.waiting;
-    sum->blocked += one.blocked;
-    sum->submitted += one.submitted;
-    sum->completed += one.completed;
-    sum->dropped += one.dropped;
-    sum->rejected += one.rejected;
-    sum->panicked += one.panicked;
-    sum->spawned += one.spawned;
-    sum->expired += one.expired;
-}
-
-int rp_multi_snapshot(const struct rp_multi *handle, struct rp_pool_snapshot *out)
-{
-    struct multi *multi;
-    struct cds_list_head *node;
-
-    if (!out)
-        return -EINVAL;
-    *out = (struct rp_pool_snapshot){.closed = true};
-    int rc = multi_guest_enter(handle, &multi);
-    if (rc)
-        return rc;
-    rp_lock_acquire(&multi->lock);
-    const struct roster *roster = load_relaxed(&multi->roster); /* under the lock */
-    *out = multi->retired;
-    for (unsigned i = 0; roster && i < roster->slots; i++)
-        if (roster->by_index[i])
-            snapshot_add(out, roster->by_index[i]->pool);
-    cds_list_for_each(node, &multi->draining) snapshot_add(out, caa_container_of(node, struct member, drain)->pool);
-    out->capacity = (unsigned)sum_members(multi, pool_cap);
-    out->rejected += load_seq(&multi->rejected);
-    unsigned waiting = load_seq(&multi->lobby.waiting);
-    out->blocked += waiting;
-    out->waiting += waiting;
-    out->closed = load_seq(&multi->state) & MULTI_CLOSED;
-    rp_lock_release(&multi->lock);
-    multi_guest_leave(multi);
-    return 0;
-}
-
-static void info_fill(const struct member *member, unsigned weight, struct rp_multi_info *info)
-{
-    const struct pool *pool = member->pool;
-
-    *info = (struct rp_multi_info){
-        .index = member->index,
-        .weight = weight,
-        .capacity = pool_cap(pool),
-        .running = pool_running(pool),
-        .busy = pool_busy(pool),
-        .waiting = pool_waiting(pool),
-        .closed = runq_closed(&pool->runq),
-        .spare = load_relaxed(&member->spare), /* a report's figure */
-        .out = load_relaxed(&member->out),     /* likewise */
-    };
-}
-
-int rp_multi_pools(const struct rp_multi *handle, struct rp_multi_info *out, unsigned n)
-{
-    struct multi *multi;
-    unsigned found = 0;
-
-    if (n && !out)
-        return -EINVAL;
-    int rc = multi_guest_enter(handle, &multi);
-    if (rc)
-        return rc;
-    rp_lock_acquire(&multi->lock);
-    const struct roster *roster = load_relaxed(&multi->roster); /* under the lock */
-    for (unsigned i = 0; roster && i < roster->slots; i++) {
-        const struct member *member = roster->by_index[i];
-        if (!member)
-            continue;
-        if (found < n)
-            info_fill(member, member->weight, &out[found]);
-        found++;
-    }
-    rp_lock_release(&multi->lock);
-    multi_guest_leave(multi);
-    return (int)found;
-}
-
-struct rp_pool *rp_multi_pool(struct rp_multi *handle, unsigned index)
-{
-    struct rp_pool *pool = NULL;
-    struct multi *multi;
-
-    if (multi_enter(handle, &multi))
-        return NULL;
-    const struct roster *roster = load_acquire(&multi->roster);
-    if (roster && index < roster->slots && roster->by_index[index])
-        pool = pool_handle(roster->by_index[index]->pool);
-    handle_exit();
-    return pool;
 }
 
 /* --- destroy ------------------------------------------------------------------------------------------------------ */
@@ -917,7 +478,7 @@ static int options_check(unsigned pools, enum rp_strategy strategy, const struct
 {
     static const uint64_t none[sizeof(o->reserved) / sizeof(o->reserved[0])];
 
-    if (pools == 0 || pools > RP_MULTI_POOLS_MAX || strategy_check(o, strategy))
+    if (pools == 0 || pools > RP_MULTI_POOLS_MAX || multi_check_strategy(o, strategy))
         return -EINVAL;
     if (memcmp(o->reserved, none, sizeof(none)) != 0 || o->health_ns < 0 || o->hang_ns < 0)
         return -EINVAL;

@@ -1,6 +1,7 @@
 /*
- * The multi pool's own structs, and which file does what: roster.c keeps the table of pools, balance.c chooses one,
- * route.c submits to it with the fallback, lobby.c is where submitters block, health.c looks for sick ones, multi.c is its life and its verbs.
+ * The multi pool's own structs, and which file does what: multi.c is its life, multi_verbs.c and multi_gauge.c what may be
+ * done with it and read of it, roster.c keeps the table of pools, balance.c chooses one, route.c submits to it with the
+ * fallback, lobby.c is where submitters block, health.c looks for sick ones.
  */
 #ifndef POOL_MULTI_H
 #define POOL_MULTI_H
@@ -142,6 +143,26 @@ bool multi_inside(const struct multi *multi);
 void multi_finished_one(struct multi *multi);
 /* Opens or closes the pool as the multi pool is. A guest of both. */
 void multi_settle_pool(struct multi *multi, struct pool *pool);
+
+/* A pool that the caller holds as a guest. */
+struct held {
+    struct member *member;
+    unsigned weight;
+    unsigned share;
+    struct ender ender;
+};
+
+/*
+ * Holds the pools of the moment, or nothing and -ENOMEM. multi_held_leave gives them back. `closed`, if not NULL: closes the
+ * multi pool in the same moment, so that none is added which is not held; *closed becomes the state.
+ */
+int multi_hold_all(struct multi *multi, bool draining, struct held **held, unsigned *n, uint32_t *closed);
+void multi_held_leave(struct multi *multi, struct held *held, unsigned n);
+
+/* --- multi_verbs.c ------------------------------------------------------------------------------------------------ */
+
+/* 0, or -EINVAL: there is no such strategy, or it lacks its function. */
+int multi_check_strategy(const struct rp_multi_options *options, enum rp_strategy strategy);
 
 /* --- roster.c: outside of a section, but for what only reads ------------------------------------------------------ */
 
