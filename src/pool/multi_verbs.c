@@ -74,7 +74,10 @@ static int tune_all(struct multi *multi, struct held *held, unsigned n, unsigned
     return rc;
 }
 
-int rp_multi_tune(struct rp_multi *handle, unsigned capacity)
+typedef int all_verb(struct multi *multi, struct held *held, unsigned n, unsigned total);
+
+/* Calls `verb` for the pools of the moment and a total. */
+static int with_all(struct rp_multi *handle, all_verb *verb, unsigned total)
 {
     struct multi *multi;
     struct held *held;
@@ -85,11 +88,16 @@ int rp_multi_tune(struct rp_multi *handle, unsigned capacity)
         return rc;
     rc = load_seq(&multi->state) & MULTI_CLOSED ? -ESHUTDOWN : multi_hold_all(multi, false, &held, &n, NULL);
     if (!rc) {
-        rc = tune_all(multi, held, n, capacity);
+        rc = verb(multi, held, n, total);
         multi_held_leave(multi, held, n);
     }
     multi_guest_leave(multi);
     return rc;
+}
+
+int rp_multi_tune(struct rp_multi *handle, unsigned capacity)
+{
+    return with_all(handle, tune_all, capacity);
 }
 
 int rp_multi_tune_pool(struct rp_multi *handle, unsigned index, unsigned capacity)
@@ -118,8 +126,9 @@ static unsigned live(const struct held *held, unsigned n)
     return sum < INT_MAX ? (unsigned)sum : INT_MAX;
 }
 
-static int prewarm(struct held *held, unsigned n, unsigned workers)
+static int prewarm(struct multi *multi, struct held *held, unsigned n, unsigned workers)
 {
+    (void)multi;
     unsigned before = live(held, n);
     int error = 0;
 
@@ -135,20 +144,7 @@ static int prewarm(struct held *held, unsigned n, unsigned workers)
 
 int rp_multi_prewarm(struct rp_multi *handle, unsigned workers)
 {
-    struct multi *multi;
-    struct held *held;
-    unsigned n;
-    int rc = multi_guest_enter(handle, &multi);
-
-    if (rc)
-        return rc;
-    rc = load_seq(&multi->state) & MULTI_CLOSED ? -ESHUTDOWN : multi_hold_all(multi, false, &held, &n, NULL);
-    if (!rc) {
-        rc = prewarm(held, n, workers);
-        multi_held_leave(multi, held, n);
-    }
-    multi_guest_leave(multi);
-    return rc;
+    return with_all(handle, prewarm, workers);
 }
 
 /* --- one pool, and which of them is chosen ---------------------------------------------------------------------------- */

@@ -2,20 +2,9 @@
  * Submitters that wait for room in any pool, and who may pass them.
  */
 #include "multi.h"
+#include "stopped.h"
 
 #include <signal.h>
-
-static int stop_here[2], stopped_there[2]; /* pipes */
-
-/* Holds the thread that takes the signal, wherever it is, until a byte comes. */
-static void hold_thread(int signal)
-{
-    char byte = (char)signal;
-    ssize_t done = write(stopped_there[1], &byte, 1);
-
-    done = done == 1 ? read(stop_here[0], &byte, 1) : 0;
-    (void)done;
-}
 
 static void do_nothing(void *arg)
 {
@@ -40,9 +29,7 @@ static void victim_make(struct victim *victim, enum rp_strategy strategy)
     char byte;
 
     *victim = (struct victim){.multi = multi_make(2, 1, strategy, NULL)};
-    cr_assert_eq(pipe(stop_here), 0);
-    cr_assert_eq(pipe(stopped_there), 0);
-    signal(SIGUSR1, hold_thread);
+    stops_prepare();
     hold(victim->multi, &victim->gate, 2);
     caller_start(&victim->caller, (struct rp_pool *)(void *)victim->multi, submit_counted, (void *)&victim->ran);
     AWAIT(multi_look(victim->multi).blocked == 1);

@@ -2,6 +2,7 @@
  * Blocked submitters: who gets in, in what order, who may pass them, and that none stays behind, however its wait ends.
  */
 #include "gates.h"
+#include "stopped.h"
 
 #include <signal.h>
 #include <stdlib.h>
@@ -62,18 +63,6 @@ Test(room, blocked_submitters_are_served_first_come_first_served)
 
 /* --- overtaking ------------------------------------------------------------------------------------------------- */
 
-static int stop_here[2], stopped_there[2]; /* pipes */
-
-/* Holds the thread that takes the signal, wherever it is, until a byte comes. */
-static void hold_thread(int signal)
-{
-    char byte = (char)signal;
-    ssize_t done = write(stopped_there[1], &byte, 1);
-
-    done = done == 1 ? read(stop_here[0], &byte, 1) : 0;
-    (void)done;
-}
-
 struct flood {
     struct rp_pool *pool;
     pthread_t thread;
@@ -106,9 +95,7 @@ static void overtaken_by_at_most(unsigned threads, unsigned depth, unsigned boun
     struct submitter victim = submitter_of(pool, count_up, (void *)&ran);
     char byte = 0;
 
-    cr_assert_eq(pipe(stop_here), 0);
-    cr_assert_eq(pipe(stopped_there), 0);
-    signal(SIGUSR1, hold_thread);
+    stops_prepare();
     occupy(pool, &gate, 2);
     for (unsigned i = 0; i < depth; i++)
         cr_assert_eq(rp_pool_submit(pool, gate_hold, &gate), 0);

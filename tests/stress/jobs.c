@@ -89,18 +89,12 @@ static void dump(void)
 
 /* --- return codes ------------------------------------------------------------------------------------------------- */
 
-/* `allowed` ends with 0. */
-static int expect(const char *call, int rc, const int *allowed)
-{
-    progress++;
-    if (rc >= 0 || (rc == -ENOMEM && trial.may_fail) || (rc == -ESHUTDOWN && (!trial.calm || trial.stop)))
-        return rc;
-    for (; *allowed; allowed++)
-        if (rc == *allowed)
-            return rc;
-    fail("%s returned %d (%s)", call, rc, rp_strerror(rc));
-}
-#define EXPECT(call, ...) expect(#call, call, (const int[]){__VA_ARGS__, 0})
+/* What may have closed is asked after the call. */
+#define EXPECT(call, ...)                                                                                              \
+    ({                                                                                                                 \
+        int returned = (call);                                                                                         \
+        expect(#call, returned, trial.may_fail, !trial.calm || trial.stop, (const int[]){__VA_ARGS__, 0});             \
+    })
 
 /* What a submit may say: a policy or a context refuses, or a worker that would wait for itself. */
 #define SUBMITTED(call) EXPECT(call, -EAGAIN, -ECANCELED, -ETIMEDOUT, -EDEADLK)

@@ -16,6 +16,7 @@
 #include "stress.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <ringpool.h>
@@ -99,6 +100,17 @@ void fail(const char *format, ...)
     if (getenv("STRESS_ABORT")) /* for a core file */
         abort();
     _exit(1);
+}
+
+int expect(const char *call, int rc, bool may_fail, bool may_be_closed, const int *allowed)
+{
+    progress++;
+    if (rc >= 0 || (rc == -ENOMEM && may_fail) || (rc == -ESHUTDOWN && may_be_closed))
+        return rc;
+    for (; *allowed; allowed++)
+        if (rc == *allowed)
+            return rc;
+    fail("%s returned %d (%s)", call, rc, rp_strerror(rc));
 }
 
 static int64_t own_cpu_ns(void)

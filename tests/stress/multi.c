@@ -72,23 +72,12 @@ static void dump(void)
                 info[i].out, info[i].spare);
 }
 
-/* `allowed` ends with 0. */
-static int expect(const char *call, int rc, const int *allowed)
-{
-    progress++;
-    if (rc >= 0)
-        return rc;
-    if (rc == -ENOMEM && trial.may_fail)
-        return rc;
-    if (rc == -ESHUTDOWN && (!trial.calm || trial.over))
-        return rc;
-    for (; *allowed; allowed++)
-        if (rc == *allowed)
-            return rc;
-    fail("%s returned %d (%s)", call, rc, rp_strerror(rc));
-}
-
-#define EXPECT(call, ...) expect(#call, call, (const int[]){__VA_ARGS__, 0})
+/* What may have closed is asked after the call. */
+#define EXPECT(call, ...)                                                                                              \
+    ({                                                                                                                 \
+        int returned = (call);                                                                                         \
+        expect(#call, returned, trial.may_fail, !trial.calm || trial.over, (const int[]){__VA_ARGS__, 0});             \
+    })
 
 /* --- tasks -------------------------------------------------------------------------------------------------------- */
 

@@ -50,6 +50,12 @@ void sow(uint64_t place);
 /* Tells what is wrong, and of the first failure all there is to know, and how to replay it; ends the process. */
 _Noreturn void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/*
+ * What a call returned, which fails unless it is a success or one of `allowed`, which ends with 0; or -ENOMEM where memory
+ * may fail, or -ESHUTDOWN where somebody may have closed.
+ */
+int expect(const char *call, int rc, bool may_fail, bool may_be_closed, const int *allowed);
+
 static inline void nap(int64_t ns)
 {
     nanosleep(&(struct timespec){.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000}, NULL);
