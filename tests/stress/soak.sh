@@ -39,7 +39,7 @@ trap 'exit 1' INT TERM
 
 canary() { # kind, status
     rc=0
-    "$stress" soak --seconds 15 --stall 2 --seed "$seed" --canary "$1" >"$log" 2>&1 || rc=$?
+    "$stress" soak --seconds 1 --stall 2 --seed "$seed" --canary "$1" >"$log" 2>&1 || rc=$?
     if [ "$rc" != "$2" ]; then
         cat "$log"
         echo "soak: FAILED: the canary \`$1' was not found (status $rc)"
