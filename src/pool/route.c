@@ -12,7 +12,8 @@
  *             at its own
  *
  * Why at its own: a pool knows when all its workers block in it, and lets one more stand in for them, or says -EDEADLK.
- * Workers of two full pools that waited elsewhere would wait for ever, and neither pool could tell.
+ * Workers of two full pools that waited elsewhere would wait for ever, and neither pool could tell. While the health check
+ * reboots its pool such a worker looks every millisecond whether that is open again.
  *
  * A pool that is closed meanwhile, being removed or rebooted, says -ESHUTDOWN, also to those who blocked there: they try
  * again with another one. Only when no pool is open does submit return that code.
@@ -27,6 +28,7 @@
 #include <pthread.h>
 
 #define VIEWS_ON_STACK 32
+#define REBOOT_LOOK_NS 1000000
 
 static void leave_at_exit(void *multi)
 {
@@ -158,17 +160,47 @@ static int at_one_pool(const struct route *route, bool pass, bool *blocks)
     }
 }
 
+/* Whether the caller is a worker of a pool that the health check has closed for a moment. */
+static bool own_rebooting(const struct multi *multi)
+{
+    for (const struct frame *frame = frame_current(); frame; frame = frame->outer) {
+        const struct member *member = frame->worker ? member_of(frame->pool) : NULL;
+        if (member && member->multi == multi && load_relaxed(&member->out) && runq_closed(&frame->pool->runq))
+            return true; /* out before it is closed */
+    }
+    return false;
+}
+
+/*
+ * In the lobby. A worker whose own pool is being rebooted goes there for a moment only, since it is to wait at its own when
+ * that is open again: then *again.
+ */
+static int wait_in_lobby(struct route *route, bool *again)
+{
+    int64_t deadline = route->how.deadline, until = deadline;
+
+    if (unlikely(own_rebooting(route->multi))) {
+        until = rp_after(REBOOT_LOOK_NS);
+        if (deadline && deadline < until)
+            until = deadline;
+    }
+    int rc = lobby_wait(route->multi, until, route->how.ctx, try_all, route);
+    *again = rc == -ETIMEDOUT && until != deadline;
+    return rc;
+}
+
 static int wait_pass(struct route *route, bool pass)
 {
-    bool blocks;
-    int rc = at_one_pool(route, pass, &blocks);
+    bool blocks, again = true;
+    int rc = 0;
 
-    if (!blocks)
-        return rc;
-    if (route->how.overload == RP_OVERLOAD_FAIL)
-        rc = try_all(route);
-    else
-        rc = lobby_wait(route->multi, route->how.deadline, route->how.ctx, try_all, route);
+    while (again) {
+        rc = at_one_pool(route, pass, &blocks);
+        if (!blocks)
+            return rc;
+        again = false;
+        rc = route->how.overload == RP_OVERLOAD_FAIL ? try_all(route) : wait_in_lobby(route, &again);
+    }
     if (rc)
         add_relaxed(&route->multi->rejected, 1); /* a counter */
     return rc;

@@ -26,6 +26,11 @@ static inline void multi_end(struct rp_multi *multi)
     cr_assert_eq(rp_multi_destroy(multi), 0);
 }
 
+static inline int submit_counted(struct rp_pool *multi, void *ran)
+{
+    return rp_multi_submit((struct rp_multi *)(void *)multi, count_task, ran);
+}
+
 static inline struct rp_pool_snapshot multi_look(const struct rp_multi *multi)
 {
     struct rp_pool_snapshot seen;

@@ -336,3 +336,85 @@ Test(multi_health, one_bad_pool_holds_up_nobody)
         multi_end(multi);
     }
 }
+
+/* A worker that sleeps does nothing for as long as it likes, and one that hangs beside it does not make the pool sick. */
+Test(multi_health, a_pool_asleep_or_with_one_worker_left_is_well)
+{
+    struct diary diary = {0};
+    struct gate gate = {0};
+    _Atomic uint32_t ran = 0;
+    struct rp_multi *multi = watched(&diary, 3, 2, 0);
+
+    hold_pool(multi, 0, &gate, 1);
+    for (unsigned pool = 0; pool < 2; pool++) {
+        cr_assert_eq(rp_pool_submit(rp_multi_pool(multi, pool), count_task, (void *)&ran), 0);
+        AWAIT(load_seq(&ran) == pool + 1);
+    }
+    hold_pool(multi, 2, &gate, 2); /* later: when these hang the others have been still for longer */
+    cr_assert_eq(rp_multi_submit(multi, count_task, (void *)&ran), 0); /* wakes the check */
+    AWAIT(load_seq(&diary.back) == 1);
+    cr_assert_eq(load_seq(&diary.out), 1);
+    cr_assert_eq(load_seq(&diary.index), 2);
+    cr_assert_not(is_out(multi, 0));
+    cr_assert_not(is_out(multi, 1));
+    open_and_end(multi, &gate);
+}
+
+/* Two workers that submit while their pool is closed by the check, which is held in the drop of a task. */
+struct window {
+    struct rp_multi *multi;
+    struct gate dropping, submitting;
+    _Atomic uint32_t inside, done, accepted, ran;
+};
+
+static void held_drop(void *arg, int reason)
+{
+    (void)reason;
+    gate_pass(&((struct window *)arg)->dropping);
+}
+
+static void submit_in_window(void *arg)
+{
+    struct window *window = arg;
+
+    add_seq(&window->inside, 1);
+    gate_pass(&window->submitting);
+    int rc = rp_multi_submit(window->multi, count_task, (void *)&window->ran);
+    if (!rc)
+        add_seq(&window->accepted, 1);
+    if (!rc || rc == -EDEADLK)
+        add_seq(&window->done, 1);
+}
+
+/*
+ * Adversary: while the check reboots a pool all its workers submit, and so does somebody else, who takes the one place
+ * there is when the pool opens. Holds: the workers, who alone could make room, do not wait for it for ever.
+ */
+Test(multi_health, workers_that_submit_while_their_pool_is_rebooted_do_not_wait_for_one_another)
+{
+    struct diary diary = {0};
+    struct window window = {0};
+    struct caller other;
+    struct rp_pool_options pool = {
+        .queue_depth = 1, .max_extra = 1, .release_policy = RP_RELEASE_DROP, .log_level = RP_LOG_NONE};
+    struct rp_multi_options options = {
+        .pool = &pool, .health_ns = 2 * MS, .hang_ns = 200 * MS, .on_health = on_health, .health_user = &diary};
+    struct rp_task dropped = {.fn = submit_in_window, .arg = &window, .dropped = held_drop};
+
+    window.multi = multi_make(1, 1, RP_ROUND_ROBIN, &options);
+    cr_assert_eq(rp_multi_submit(window.multi, submit_in_window, &window), 0);
+    AWAIT(load_seq(&diary.back) == 1); /* with one worker more */
+    cr_assert_eq(rp_multi_submit(window.multi, submit_in_window, &window), 0);
+    AWAIT(load_seq(&window.inside) == 2);
+    cr_assert_eq(rp_multi_submit_task(window.multi, &dropped), 0);
+    AWAIT(load_seq(&window.dropping.inside) == 1);
+    caller_start(&other, (struct rp_pool *)(void *)window.multi, submit_counted, (void *)&window.ran);
+    AWAIT(multi_look(window.multi).blocked == 1);
+    gate_open(&window.submitting);
+    AWAIT(multi_look(window.multi).blocked == 3);
+    gate_open(&window.dropping);
+    cr_assert_eq(caller_end(&other), 0);
+    AWAIT(load_seq(&window.done) == 2);
+    AWAIT(load_seq(&window.ran) == load_seq(&window.accepted) + 1);
+    multi_end(window.multi);
+}

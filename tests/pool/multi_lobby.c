@@ -11,11 +11,6 @@ static void do_nothing(void *arg)
     (void)arg;
 }
 
-static int submit_counted(struct rp_pool *multi, void *ran)
-{
-    return rp_multi_submit((struct rp_multi *)(void *)multi, count_task, ran);
-}
-
 /* Two pools of one worker and no queue, all held, and a submitter that sleeps in front of them and is stopped there. */
 struct victim {
     struct rp_multi *multi;
