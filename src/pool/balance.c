@@ -104,22 +104,14 @@ static const struct seat *automatic(struct multi *multi, const struct roster *ro
                                          : balance_turn(multi, roster, turn); /* a mode */
 }
 
-const struct seat *balance_choose(struct multi *multi, const struct roster *roster, bool *switched)
+const struct seat *balance_other(struct multi *multi, const struct roster *roster, bool *switched)
 {
-    if (__builtin_expect(!roster->seats, 0))
-        return NULL;
     switch (load_relaxed(&multi->strategy)) { /* from now on means from when it is seen */
-    case RP_LEAST_TASKS:
-        return balance_least(multi, roster);
-    case RP_TWO_CHOICES:
-        return balance_two(multi, roster);
-    case RP_RANDOM:
-        return balance_from(multi, roster, below((uint32_t)(random_next() >> 32), roster->seats));
     case RP_LOCAL:
         return local(multi, roster);
     case RP_AUTO:
         return automatic(multi, roster, switched);
     default:
-        return balance_turn(multi, roster, balance_next_turn(multi));
+        return balance_least(multi, roster);
     }
 }

@@ -150,17 +150,21 @@ static inline uint64_t balance_next_turn(struct multi *multi)
     return turn;
 }
 
-/* The strategies that look at one or two pools; the others are balance_choose's. */
+/* What the strategy says first, or for a full one what it says instead. NULL: no pool. *switched: RP_AUTO has. */
 static inline __attribute__((always_inline)) const struct seat *
-balance_quick(struct multi *multi, const struct roster *roster, bool *switched)
+balance_choose(struct multi *multi, const struct roster *roster, bool *switched)
 {
+    if (unlikely(!roster || !roster->seats))
+        return NULL;
     switch (load_relaxed(&multi->strategy)) { /* from now on means from when it is seen */
     case RP_ROUND_ROBIN:
         return balance_turn(multi, roster, balance_next_turn(multi));
     case RP_TWO_CHOICES:
         return balance_two(multi, roster);
+    case RP_RANDOM:
+        return balance_from(multi, roster, below((uint32_t)(random_next() >> 32), roster->seats));
     default:
-        return balance_choose(multi, roster, switched);
+        return balance_other(multi, roster, switched);
     }
 }
 

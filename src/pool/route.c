@@ -333,7 +333,7 @@ static inline __attribute__((always_inline)) int route_inline(const struct rp_mu
         return route_custom(handle, (struct route){.entry = &own, .how = how, .at = at});
     }
     const struct roster *roster = load_acquire(&multi->roster);
-    const struct seat *seat = likely(roster && roster->seats) ? balance_quick(multi, roster, &switched) : NULL;
+    const struct seat *seat = balance_choose(multi, roster, &switched);
     bool pass = lobby_pass(&multi->lobby);
     if (likely(seat != NULL))
         tell_pool(at, seat->pool);
@@ -425,7 +425,7 @@ static int route_part(const struct rp_multi *handle, const struct rp_task *tasks
         return rc ? rc : 1;
     }
     const struct roster *roster = load_acquire(&multi->roster);
-    const struct seat *seat = roster ? balance_choose(multi, roster, &switched) : NULL;
+    const struct seat *seat = balance_choose(multi, roster, &switched);
     if (!*size && seat)
         *size = (n + roster->seats - 1) / roster->seats;
     bool pass = lobby_pass(&multi->lobby);
