@@ -21,15 +21,12 @@ struct victim {
 
 static void victim_make(struct victim *victim, enum rp_strategy strategy)
 {
-    char byte;
-
     *victim = (struct victim){.multi = multi_make(2, 1, strategy, NULL)};
     stops_prepare();
     hold(victim->multi, &victim->gate, 2);
     caller_start(&victim->caller, (struct rp_pool *)(void *)victim->multi, submit_counted, (void *)&victim->ran);
     AWAIT(multi_look(victim->multi).blocked == 1);
-    cr_assert_eq(pthread_kill(victim->caller.thread, SIGUSR1), 0);
-    cr_assert_eq(read(stopped_there[0], &byte, 1), 1);
+    stop_asleep(victim->caller.thread);
     gate_open(&victim->gate);
     AWAIT(rp_multi_busy(victim->multi) == 0);
 }

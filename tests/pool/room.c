@@ -93,15 +93,13 @@ static void overtaken_by_at_most(unsigned threads, unsigned depth, unsigned boun
     struct flood floods[8];
     struct rp_pool *pool = pool_of(2, &(struct rp_pool_options){.queue_depth = depth});
     struct submitter victim = submitter_of(pool, count_up, (void *)&ran);
-    char byte = 0;
 
     stops_prepare();
     occupy(pool, &gate, 2);
     for (unsigned i = 0; i < depth; i++)
         cr_assert_eq(rp_pool_submit(pool, gate_hold, &gate), 0);
     submitter_block(&victim, 0);
-    cr_assert_eq(pthread_kill(victim.thread, SIGUSR1), 0);
-    cr_assert_eq(read(stopped_there[0], &byte, 1), 1);
+    stop_asleep(victim.thread);
     gate_open(&gate);
     ASSERT_EVENTUALLY(rp_pool_busy(pool) == 0 && rp_pool_waiting(pool) == 1);
     for (unsigned i = 0; i < threads; i++) {
@@ -114,7 +112,7 @@ static void overtaken_by_at_most(unsigned threads, unsigned depth, unsigned boun
     cr_assert_eq(snapshot_of(pool).blocked, 1);
     unsigned overtook = accepted;
     cr_assert_not(victim.returned);
-    cr_assert_eq(write(stop_here[1], &byte, 1), 1);
+    cr_assert_eq(write(stop_here[1], "", 1), 1);
     cr_assert_eq(submitter_join(&victim), 0);
     ASSERT_EVENTUALLY(accepted > overtook); /* and the gate is open again */
     stop = true;
