@@ -5,13 +5,17 @@
 #
 # Used by the Makefile, which passes BUILD and TESTS, a pattern of tests. Every boot has its expectation of rp_backend():
 # a probe that denies itself what a kernel grants would otherwise pass all tests, on epoll. Fails if a test fails, a guest
-# panics, ends early or takes longer than KERNEL_TIMEOUT seconds (1200), or the backend is another. What cannot be had
+# panics, ends early or takes longer than KERNEL_TIMEOUT seconds (2400), or the backend is another. What cannot be had
 # (qemu, a kernel's package) is SKIPPED, with the reason, and fails nothing.
+#
+# A guest that ends before its first process has said a word is booted again, twice at most, and it is told: nothing of
+# ours had run. Where the host is busy the emulator now and then runs an int3 that the kernel had already patched away
+# in its own text (`Oops: int3: 0000`, seen with 6.12 some 5 s after its start).
 set -uo pipefail
 
 BUILD=${BUILD:-build}
 TESTS=${TESTS:-}
-limit=${KERNEL_TIMEOUT:-1200}
+limit=${KERNEL_TIMEOUT:-2400}
 cache=$BUILD/kernels
 
 # boot | suite of the package | more of the kernel's command line | what rp_backend() is
@@ -91,8 +95,14 @@ while IFS='|' read -r name suite more expected; do
         continue
     fi
     start=$SECONDS
-    boot "$name" "$suite" "$more"
     report=$cache/$name.report
+    for again in 2 1 0; do
+        boot "$name" "$suite" "$more"
+        if [ $again = 0 ] || [ "$ended" -ge 124 ] || [ -n "$(fact kernel)" ]; then break; fi
+        mv "$cache/$name.console" "$cache/$name.console.$again"
+        printf '  %-7s AGAIN: ended before its first process (%s)\n' "$name" \
+            "$(grep -am1 -o 'Oops: .*\|Kernel panic.*' "$cache/$name.console.$again" | tr -d '\r' || echo 'no panic')"
+    done
     why=$(verdict "$expected")
     # Tests that a pattern leaves out are none.
     printf "$row" "$name" "$(fact kernel)" "$(fact backend)" \
