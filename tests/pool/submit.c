@@ -648,7 +648,8 @@ static void submit_inside(void *arg)
 /*
  * Adversary: one worker, one that may stand in, and a foreign submitter that stands first. The worker's submit has the
  * stand-in granted, whose room is the foreign one's; its task submits as well. Now all that may live block in submit:
- * the last one hears of it, ends, and makes room for the other.
+ * the last one hears of it, ends, and makes room for the other. Which one that is is the scheduler's choice, as the
+ * first may be on its way to its sleep still.
  */
 Test(submit, the_last_worker_to_block_hears_of_the_deadlock_when_no_more_may_stand_in)
 {
@@ -666,8 +667,8 @@ Test(submit, the_last_worker_to_block_hears_of_the_deadlock_when_no_more_may_sta
     cr_assert_not(first.returned);
     gate_open(&second.gate);
     ASSERT_EVENTUALLY(first.returned && second.returned);
-    cr_assert_eq(second.rc, -EDEADLK);
-    cr_assert_eq(first.rc, 0);
+    cr_assert(first.rc == -EDEADLK || second.rc == -EDEADLK);
+    cr_assert(first.rc == 0 || second.rc == 0);
     ASSERT_EVENTUALLY(nothing_in_flight(pool));
     finish(pool);
 }
