@@ -11,6 +11,8 @@
 
 #include <ringpool/pool.h>
 
+#include "patience.h"
+
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
@@ -18,20 +20,9 @@
 #include <stdio.h>
 #include <time.h>
 
-#define MS INT64_C(1000000)
-#define PATIENCE_NS (INT64_C(30000) * MS)
-
-/* True as soon as the expression is; false if it has not become so within the patience of a very slow machine. */
-#define EVENTUALLY(expression)                                                                                         \
-    ({                                                                                                                 \
-        int64_t until_ = rp_now() + PATIENCE_NS;                                                                       \
-        bool seen_;                                                                                                    \
-        while (!(seen_ = (expression)) && rp_now() < until_)                                                           \
-            nap();                                                                                                     \
-        seen_;                                                                                                         \
-    })
-
-#define ASSERT_EVENTUALLY(expression) cr_assert(EVENTUALLY(expression), "never came true: %s", #expression)
+#define PATIENCE_NS PATIENCE
+#define EVENTUALLY(expression) COMES_TRUE(expression)
+#define ASSERT_EVENTUALLY(expression) AWAIT(expression)
 
 static inline void nap(void)
 {

@@ -2,8 +2,7 @@
  * What the tests of a pool's life share: gates that hold tasks up, ledgers that count fates, what the process holds
  * (threads, descriptors, memory), an allocator that keeps books, and children.
  *
- * A wait here is for an event and gives up after PATIENCE, which says that the event is not coming; no test passes or
- * fails by being fast. AWAIT and the other asserting helpers are for the test's own thread only.
+ * Asserting helpers are for the test's own thread only.
  */
 #ifndef TESTS_POOL_LIFE_H
 #define TESTS_POOL_LIFE_H
@@ -14,6 +13,7 @@
 
 #include "base/atomic.h"
 #include "base/futex.h"
+#include "patience.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -25,9 +25,6 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-
-#define MS INT64_C(1000000)
-#define PATIENCE (30 * 1000 * MS)
 
 /* Which checker the tests were built for: some things cannot be done under one. */
 #if defined(__has_feature)
@@ -60,18 +57,6 @@ static inline void nap(int64_t ns)
     while (nanosleep(&span, &span) && errno == EINTR)
         ;
 }
-
-/* Whether the condition came true before patience ended. */
-#define COMES_TRUE(condition)                                                                                          \
-    ({                                                                                                                 \
-        int64_t give_up_at_ = rp_after(PATIENCE);                                                                      \
-        bool true_ = false;                                                                                            \
-        while (!(true_ = (condition)) && rp_now() < give_up_at_)                                                       \
-            nap(MS / 5);                                                                                               \
-        true_;                                                                                                         \
-    })
-
-#define AWAIT(condition) cr_assert(COMES_TRUE(condition), "never came true: %s", #condition)
 
 /* --- gates ------------------------------------------------------------------------------------------------------ */
 

@@ -115,7 +115,8 @@ Test(retry, the_predicate_and_the_deadline_end_it)
     cr_assert_eq(rp_future_get(future, NULL), -EPROTO);
     cr_assert_eq(attempt, 1);
     rp_future_destroy(future);
-    future = retry_make(pool, &flaky, &(struct rp_retry){.delay = PATIENCE, .deadline = rp_after(PATIENCE / 4)});
+    future = retry_make(
+        pool, &flaky, &(struct rp_retry){.delay = PATIENCE, .max_delay = PATIENCE, .deadline = rp_after(PATIENCE / 4)});
     cr_assert_eq(rp_future_get(future, NULL), -EPROTO);
     cr_assert_eq(load_seq(&flaky.calls), 2);
     rp_future_destroy(future);
@@ -133,7 +134,7 @@ Test(retry, the_wait_holds_no_worker_and_a_cancel_ends_it)
     cr_assert_eq(rp_ctx_create(&ctx, NULL, 0), 0);
     for (int i = 0; i < 2; i++)
         cr_assert_eq(rp_pool_submit_retry(pool, flaky_run, &(struct rp_task){.arg = &flaky, .ctx = i ? ctx : NULL},
-                                          &(struct rp_retry){.delay = PATIENCE}, &futures[i]),
+                                          &(struct rp_retry){.delay = PATIENCE, .max_delay = PATIENCE}, &futures[i]),
                      0);
     AWAIT(load_seq(&flaky.calls) == 2 && pool_look(pool).busy == 0);
     cr_assert_eq(rp_pool_submit(pool, count_task, &ran), 0);
