@@ -12,6 +12,8 @@ set -u
 BUILD=${BUILD:-build}
 seconds=${1:-1}
 subject=$(cd "$BUILD" && pwd)/tests/fault_subject
+# For one run: it also has to do for a tenth of an emulated CPU, and outlast a machine that stands still for a while.
+limit=$((seconds + 150))
 scratch=$(mktemp -d)
 chmod 755 "$scratch"
 held=0 failed=0 skipped=0
@@ -51,7 +53,7 @@ check() { # case, command...
     shift
     for backend in auto epoll; do
         rc=0
-        timeout -k 5 $((seconds + 60)) "$@" --backend $backend >"$scratch/said" 2>&1 || rc=$?
+        timeout -k 5 $limit "$@" --backend $backend >"$scratch/said" 2>&1 || rc=$?
         count "$name, backend $backend" $rc
     done
 }
@@ -120,7 +122,7 @@ if group_make memory memory.oom_control && echo 1 2>/dev/null >"$group/memory.oo
                 echo 0 >"$group/memory.force_empty"
                 echo ${kib}K >"$group/memory.limit_in_bytes"
             ) 2>/dev/null
-            sh -c "$inside" sh "$group" timeout -k 5 60 "$subject" --hostile --unmapped --seconds 1 --backend $backend \
+            sh -c "$inside" sh "$group" timeout -k 5 $limit "$subject" --hostile --unmapped --seconds 1 --backend $backend \
                 >"$scratch/said" 2>&1 &
             run=$!
             sleep 0.5
@@ -139,7 +141,7 @@ fi
 # --- disturbances -----------------------------------------------------------------------------------------------------
 
 for backend in auto epoll; do
-    timeout -k 5 $((seconds + 60)) "$subject" --flawless --seconds "$seconds" --backend $backend >"$scratch/said" 2>&1 &
+    timeout -k 5 $limit "$subject" --flawless --seconds "$seconds" --backend $backend >"$scratch/said" 2>&1 &
     run=$!
     while sleep 0.01 && pid=$(cat /proc/$run/task/$run/children 2>/dev/null) && [ -n "$pid" ]; do
         # shellcheck disable=SC2086 # with a blank at its end
@@ -188,7 +190,7 @@ else
 fi
 
 if command -v stress-ng >/dev/null; then
-    stress-ng --quiet --cpu 2 --switch 1 --fork 1 --vm 1 --vm-bytes 32M --timeout $((2 * seconds + 60)) >/dev/null 2>&1 &
+    stress-ng --quiet --cpu 2 --switch 1 --fork 1 --vm 1 --vm-bytes 32M --timeout $((4 * limit)) >/dev/null 2>&1 &
     neighbour=$!
     check "stress-ng as a neighbour" "$subject" --flawless --seconds "$seconds"
     check "stress-ng as a neighbour, jobs" "$subject" --jobs --flawless --seconds "$seconds"

@@ -153,7 +153,7 @@ static bool pools_make(bool multi)
 
 static void others_make(void)
 {
-    const struct rp_ctx_options dated = {.deadline = rp_after(60000 * MS), .allocator = &hook_allocator};
+    const struct rp_ctx_options dated = {.deadline = rp_after(PATIENCE), .allocator = &hook_allocator};
     const struct rp_cq_options queue = {.entries = 2, .backend = backend, .allocator = &hook_allocator};
     const struct rp_strand_options strand = {.burst = 2, .backend = backend, .allocator = &hook_allocator};
     const struct rp_timer_options timer = {.backend = backend, .allocator = &hook_allocator};
@@ -205,7 +205,7 @@ static void submit_futures(void)
 
 static void submit_group(void)
 {
-    const struct rp_group_options options = {.ctx = job.ctx, .deadline = rp_after(60000 * MS)};
+    const struct rp_group_options options = {.ctx = job.ctx, .deadline = rp_after(PATIENCE)};
     int rc = job.multi ? rp_multi_group_create(&job.group, job.multi, &options)
                        : rp_group_create(&job.group, job.pool, &options);
 
@@ -257,7 +257,7 @@ static void arm_timers(void)
 
 static int64_t patience(void)
 {
-    return rp_after(lasting ? 30 * MS : 15000 * MS);
+    return rp_after(lasting ? 30 * MS : PATIENCE);
 }
 
 static void await_future(struct rp_future *future, const char *what)

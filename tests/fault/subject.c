@@ -451,7 +451,7 @@ static void snapshot_check(const struct life *life)
 static bool release(struct life *life)
 {
     struct rp_release_report report;
-    int rc = release_until(life, rp_after(lasting ? 100 * MS : 15000 * MS), &report);
+    int rc = release_until(life, rp_after(lasting ? 100 * MS : PATIENCE), &report);
 
     if (rc == -ETIMEDOUT && !lasting)
         broke(life->flawless ? NOT_RECOVERED : LOST, "the release does not end: busy %u, queued %u, blocked %u",
@@ -636,7 +636,7 @@ static _Noreturn void child_main(struct life *parents)
     static _Atomic unsigned ran;
     static struct life own;
 
-    alarm(20);
+    alarm(120);
     if (parents && try_submit(parents, count_run, &ran) != -ECHILD)
         _exit(1);
     if (new_one(&own))

@@ -23,6 +23,7 @@ enum broken {
 };
 
 #define MS INT64_C(1000000)
+#define PATIENCE (100000 * MS) /* of a wait that no deadline is to end: longer than a machine may stand still */
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SANITIZED 1
