@@ -19,13 +19,13 @@ check() {
     shift 2
     [ "$only" = "$model" ] || [ -z "$only" ] || return 0
     dir=$BUILD/model/spin/$model$(printf '%s' "$*" | tr -d ' ')
-    how=-DCOLLAPSE
-    [ "$expected" != unfalsified ] || how=-DBITSTATE
+    how=-DCOLLAPSE limit=3600 # the longest takes a minute where nobody else runs
+    [ "$expected" != unfalsified ] || how=-DBITSTATE limit=60
     rm -rf "$dir"
     mkdir -p "$dir"
     (cd "$dir" && spin "$@" -a "$here/$model.pml" >spin.log 2>&1 &&
         cc -O2 -w -DSAFETY -DVECTORSZ=4096 $how -DMEMLIM=4000 -o pan pan.c &&
-        timeout -s INT 60 ./pan -m400000 -w26 >pan.log 2>&1) || :
+        timeout -s INT $limit ./pan -m400000 -w26 >pan.log 2>&1) || :
     states=$(sed -n 's/^ *\([0-9.e+]*\) states, stored.*/\1/p' "$dir/pan.log" 2>/dev/null | head -n 1)
     if [ -z "$states" ]; then
         found="did not run"
