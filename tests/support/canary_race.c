@@ -4,11 +4,18 @@
 #include <criterion/criterion.h>
 #include <pthread.h>
 
-static int word;
+static volatile int word; /* volatile: the writes stay as many as they are */
+
+/* Often, as ThreadSanitizer may miss a race of two accesses in the very same moment. */
+static void write_often(void)
+{
+    for (int i = 0; i < 10000; i++)
+        word++;
+}
 
 static void *write_word(void *arg)
 {
-    word++;
+    write_often();
     return arg;
 }
 
@@ -16,6 +23,6 @@ Test(canary, race)
 {
     pthread_t thread;
     cr_assert_eq(pthread_create(&thread, NULL, write_word, NULL), 0);
-    word++;
+    write_often();
     pthread_join(thread, NULL);
 }
