@@ -54,8 +54,8 @@ static size_t threads_now(void)
  * a chunk is mapped only when all slots of those before it are taken. It has at least as many as all of them together,
  * hence as many as we have been given so far. A slot that becomes free again is not counted: another may be first.
  *
- * Threads that register with bp by themselves show by gaps, and then nothing is left out any more; what remains of them
- * is one that comes between and takes the last free slot when there is no memory: then bp aborts.
+ * Threads that register with bp by themselves show by gaps, and then nothing is left out any more; what remains is that
+ * some come between two of ours and take the last free slots when there is no memory: then bp aborts.
  */
 enum { CHUNKS_MOST = 24 };
 
@@ -69,6 +69,17 @@ static bool strangers;    /* others register as well: nothing is known */
 static bool chunk_has(unsigned i, uintptr_t slot)
 {
     return slot >= chunks[i].first && slot <= chunks[i].last + sizeof(struct urcu_bp_reader);
+}
+
+/* A slot that begins a page need not begin a mapping: that it is no chunk's next is not enough. */
+static bool near_a_chunk(uintptr_t slot)
+{
+    const size_t most = 2 * (threads_now() + CHUNK_READERS_MIN) * sizeof(struct urcu_bp_reader);
+
+    for (unsigned i = 0; i < nchunks; i++)
+        if (slot > chunks[i].first && slot - chunks[i].first < most)
+            return true;
+    return false;
 }
 
 static size_t slots_given(void)
@@ -90,12 +101,13 @@ static void learn_slot(void)
 
     if (strangers)
         return;
+    const size_t slots_before = slots_free; /* a chunk is mapped only when none is left */
     slots_free -= slots_free > 0;
     while (i < nchunks && !chunk_has(i, slot))
         i++;
     if (i < nchunks) {
         chunks[i].last = slot > chunks[i].last ? slot : chunks[i].last;
-    } else if (begins && nchunks < CHUNKS_MOST) {
+    } else if (begins && nchunks < CHUNKS_MOST && !slots_before && !near_a_chunk(slot)) {
         slots_free = slots_given();
         slots_free -= slots_free > 0;
         chunks[nchunks].first = chunks[nchunks].last = slot;
