@@ -84,7 +84,8 @@ struct search {
     bool streaming;    /* tasks gathered when it last let them */
     unsigned looks;    /* since it last let them gather */
     unsigned patience; /* after so many looks it tries again */
-    unsigned bursts;   /* of a pool among several: how often lately it has found many tasks at a time */
+    int bursts;        /* of a pool among several: how often lately it has found many tasks at a time */
+    int refrain;       /* below 0 from here: it takes no turns, as the last one was long */
     uint64_t tasks;    /* its count of them when it last ran out of work */
     unsigned hasty;    /* sleeps in a row that were ended at once */
     bool found;        /* a task, when it last looked around */
@@ -357,6 +358,8 @@ void search_parked(struct worker *worker);
 /* --- panic.c: tasks that do not return ---------------------------------------------------------------------------- */
 
 struct frame *frame_current(void);
+/* Whether the calling thread has stack for one more task on top of those that it runs. */
+bool frame_may_nest(void);
 void frame_push(struct frame *frame, struct pool *pool, struct worker *worker);
 void frame_pop(struct frame *frame);
 /* Whether the calling thread runs a task (or a hook) of the pool, on whatever frame. */

@@ -45,6 +45,9 @@
 #define TURNS_LEAST 4
 #define TURNS_MOST 16
 #define TURNS_ENOUGH 64
+#define TURN_LONG_NS 500000
+#define REFRAIN_LEAST 16
+#define REFRAIN_MOST 4096
 
 #define HASTY_NS 20000
 #define HASTY_MANY 4
@@ -135,17 +138,34 @@ static bool learn_bursts(const struct worker *worker, struct search *search, uin
         return false;
     if (burst >= STREAM_LEAST)
         search->bursts += search->bursts < BURSTS_MOST ? 2 : 0;
-    else if (search->bursts)
+    else if (search->bursts > 0)
         search->bursts--;
     return search->bursts >= BURSTS_MANY;
 }
 
-static bool take_turns(struct pool *pool)
+/*
+ * Among such streams a turn comes back within microseconds. One that takes as long as a time slice went to somebody who
+ * wants the CPU for other things, and all that time tasks may have waited for us while others were not called: so no more
+ * turns for a while, each time for twice as long.
+ */
+static bool take_turns(struct pool *pool, struct search *search)
 {
+    int64_t before = rp_now();
+
     for (int i = 0; i < TURNS_MOST; i++) {
         sched_yield();
-        if (runq_queued(&pool->runq) >= TURNS_ENOUGH || (i >= TURNS_LEAST && runq_ready(&pool->runq)))
+        int64_t now = rp_now();
+        if (now - before > TURN_LONG_NS) {
+            search->refrain = search->refrain ? 2 * search->refrain : REFRAIN_LEAST;
+            search->refrain = search->refrain < REFRAIN_MOST ? search->refrain : REFRAIN_MOST;
+            search->bursts = -search->refrain;
+            return runq_ready(&pool->runq);
+        }
+        before = now;
+        if (runq_queued(&pool->runq) >= TURNS_ENOUGH || (i >= TURNS_LEAST && runq_ready(&pool->runq))) {
+            search->refrain -= search->refrain > 0;
             return true;
+        }
     }
     return false;
 }
@@ -169,7 +189,7 @@ bool search_for_work(struct worker *worker, bool *searching)
             return false;
     }
     if (streams)
-        return take_turns(pool);
+        return take_turns(pool, search);
     if (same_cpu)
         return yield_around(pool);
     let_gather(pool, search);
