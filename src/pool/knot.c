@@ -173,8 +173,11 @@ int knot_join(struct sleeper *me, const struct want *want, int64_t deadline, voi
 
     if (rc)
         return rc;
-    *me = (struct sleeper){
-        .thread = thread_self(), .frames = frame_current(), .want = want, .stir = stir, .timed = deadline != 0};
+    *me = (struct sleeper){.thread = thread_self(),
+                           .frames = frame_current(),
+                           .want = want,
+                           .stir = stir,
+                           .timed = deadline && deadline != INT64_MAX};
     rp_lock_acquire(&sleepers_lock);
     cds_list_add_tail(&me->node, &sleepers);
     if (stuck_locked(me, true))

@@ -21,7 +21,7 @@ struct sleeper {
     const struct frame *frames; /* of the thread, which do not change while it is on the list */
     const struct want *want;
     void (*stir)(struct sleeper *me); /* has it look again, NULL: cannot be done; under the lock */
-    bool timed;                       /* sleeps until a deadline at most */
+    bool timed;                       /* sleeps until a deadline at most, and not one at the end of time */
     bool freed;                       /* during a look: not taken for stuck */
 };
 
