@@ -4,14 +4,18 @@
  * A future is one futex word: neither its completion nor a look at it makes a system call while nobody sleeps on it.
  *
  * Waiting helps. A worker that waits for a future of its own pool which has not started runs it in place, on its own
- * stack; while it sleeps for one that runs elsewhere the pool may have one more worker (within max_extra). So tasks may
- * wait for tasks at any capacity (what a submit inside a task does without room: rp_pool_submit). A wait that could never end, because what it waits for is below it on its own
- * stack, or waits for it in turn, over whatever threads, is -EDEADLK.
+ * stack, while at least half of that is left; else, and while it sleeps for one that runs elsewhere, the pool may have one
+ * more worker (within max_extra). So tasks may wait for tasks at any capacity, and to a depth that options.stack_size and
+ * max_extra bound: a level takes some 1.5 KiB beyond what fn needs, and beyond the bound the wait is -EDEADLK. A future that
+ * runs in place keeps its place in the queue (what a submit inside a task does without room: rp_pool_submit). A wait that
+ * could never end, because what it waits for is below it on its own stack, or waits for it in turn, over whatever threads,
+ * is -EDEADLK.
  *
  * Every future meets exactly one end, and all who look see the same one: what fn returned, with its value; or, with the
  * value NULL,
  *   -ECANCELED   it was cancelled, or its context was, before it started
- *   -ETIMEDOUT   its deadline or its context's passed before it started, or it ran for longer than its timeout
+ *   -ETIMEDOUT   its deadline passed before it started, which is found out when the queue gets to it, or its context's
+ *                did, which ends it at that moment; or it ran for longer than its timeout
  *   -EFAULT      fn panicked, or ended its thread
  *   -ESHUTDOWN   the pool dropped it at the release
  *   -EAGAIN      an overload policy discarded it
@@ -43,7 +47,8 @@ RP_API int rp_pool_submit_future(struct rp_pool *pool, int (*fn)(void *arg, void
 /*
  * The same with all that a struct rp_task can say; task->fn must be NULL. dropped is called, with the reason, when fn
  * will never run; after a cancel that is when the queue gets to it. ctx NULL: the context of the task that submits, if
- * it has one. A timeout completes the future with -ETIMEDOUT and cancels its context; fn goes on until it returns.
+ * it has one. A timeout completes the future with -ETIMEDOUT and cancels the context that is its own, which fn sees as
+ * rp_ctx_current(), not the one that ctx names; fn goes on until it returns.
  */
 RP_API int rp_pool_submit_future_task(struct rp_pool *pool, int (*fn)(void *arg, void **value),
                                       const struct rp_task *task, struct rp_future **future);

@@ -20,12 +20,30 @@
 #include <unistd.h>
 
 #define ALTERNATE_STACK 65536
+#define NEST_MOST 64 /* tasks on the stack of a thread that is no worker */
 
 static _Thread_local struct frame *current;
 
 struct frame *frame_current(void)
 {
     return current;
+}
+
+/*
+ * Half of a worker's stack is for what nests, half for the innermost task, whose needs the stack was sized for. Of other
+ * threads, which run tasks in their submitter's place, the stack is not known but as a rule a hundred times deeper.
+ */
+bool frame_may_nest(void)
+{
+    unsigned depth = 0;
+
+    for (const struct frame *frame = current; frame; frame = frame->outer, depth++)
+        if (frame->worker) {
+            const struct stack *stack = &frame->worker->stack;
+            uintptr_t left = (uintptr_t)__builtin_frame_address(0) - (uintptr_t)stack->base;
+            return left >= stack->size / 2; /* or more than there is, on a stack of the task's own making */
+        }
+    return depth < NEST_MOST;
 }
 
 void frame_push(struct frame *frame, struct pool *pool, struct worker *worker)

@@ -21,6 +21,8 @@
  * A2 finds nothing only if the future's entry was taken already. B2 is bounded by A2, a few instructions, unless the
  * helper is preempted. X may itself have been claimed beside the queue, or cancelled: whoever takes it finds that out.
  *
+ * Not without end: a worker helps while half of its stack is left.
+ *
  * SLEEPING. A worker that sleeps lets the pool have one more (extra.c), because what it waits for may need one.
  * DEADLOCK. See knot.c.
  */
@@ -113,6 +115,8 @@ bool future_run_here(struct rp_future *future, bool worker, bool onward)
     struct pool *pool;
 
     if (future->kind & KIND_RETRY || word & (FUTURE_RUNNING | FUTURE_DONE) || !(word & (FUTURE_QUEUED | FUTURE_READY)))
+        return false;
+    if (worker && !frame_may_nest())
         return false;
     if (guest_enter(load_acquire(&future->pool), &pool))
         return false;

@@ -777,6 +777,61 @@ static int waits_for_itself(void *arg, void **value)
     return rp_future_get(me->future, NULL);
 }
 
+struct dive {
+    struct rp_pool *pool;
+    int depth;
+};
+
+/* Waits for a future of its own kind that goes one level deeper. The levels below it, or what ended them. */
+static int dive(void *arg, void **value)
+{
+    struct dive *mine = arg;
+    struct rp_future *future;
+
+    *value = NULL;
+    if (!mine->depth)
+        return 0;
+    mine[-1] = (struct dive){mine->pool, mine->depth - 1};
+    int rc = rp_pool_submit_future(mine->pool, dive, &mine[-1], &future);
+    if (rc)
+        return rc;
+    rc = rp_future_get(future, NULL);
+    rp_future_destroy(future); /* where the wait was refused it may still run */
+    return rc < 0 ? rc : rc + 1;
+}
+
+/*
+ * Adversary: tasks that wait for tasks deeper than any stack. A worker helps while half of its stack is left, then others
+ * stand in; when no more may, a wait is refused. Nobody's stack overflows.
+ */
+static void dive_to(int depth, bool reached)
+{
+    struct rp_pool_options options = {.queue_depth = (unsigned)depth + 1};
+    struct dive *levels = calloc((size_t)depth + 1, sizeof(*levels));
+    struct rp_pool *pool;
+    struct rp_future *future;
+
+    cr_assert_not_null(levels);
+    cr_assert_eq(rp_pool_create(&pool, 1, &options), 0);
+    levels[depth] = (struct dive){pool, depth};
+    cr_assert_eq(rp_pool_submit_future(pool, dive, &levels[depth], &future), 0);
+    int rc = rp_future_get(future, NULL);
+    rp_future_destroy(future);
+    cr_assert_eq(rc, reached ? depth : -EDEADLK, "%d", rc);
+    cr_assert_eq(rp_pool_destroy(pool), 0);
+    free(levels);
+}
+
+Test(future, waits_within_waits_go_deeper_than_one_stack)
+{
+    dive_to(UNDER_ASAN || UNDER_TSAN ? 100 : 1000, true); /* a sanitizer's frames are several times as large */
+}
+
+Test(future, waits_within_waits_beyond_all_stacks_are_edeadlk)
+{
+    dive_to(30000, false);
+}
+
 Test(future, a_wait_for_oneself_is_edeadlk)
 {
     for (unsigned capacity = 1; capacity <= 2; capacity++) {
@@ -796,6 +851,7 @@ struct ring {
     struct gate gate;
     unsigned n;
     bool any;
+    int64_t timeout; /* 0: none */
     _Atomic uint32_t deadlocks;
 };
 
@@ -812,16 +868,18 @@ static int waits_for_next(void *arg, void **value)
     (void)value;
     gate_pass(&ring->gate);
     struct rp_future *next = ring->futures[(link->at + 1) % ring->n]; /* all are made before the gate opens */
-    int rc = ring->any ? rp_future_wait_any(&next, 1, 0) : rp_future_get(next, NULL);
+    int rc = ring->any       ? rp_future_wait_any(&next, 1, 0)
+             : ring->timeout ? rp_future_get_timeout(next, NULL, ring->timeout)
+                             : rp_future_get(next, NULL);
     if (rc == -EDEADLK)
         add_seq(&ring->deadlocks, 1);
     return rc < 0 ? rc : 0;
 }
 
-static void ring_of(unsigned n, bool any)
+static void ring_of(unsigned n, bool any, int64_t timeout)
 {
     struct rp_pool *pool = pool_make(n, NULL);
-    struct ring ring = {.n = n, .any = any};
+    struct ring ring = {.n = n, .any = any, .timeout = timeout};
     struct link links[8];
 
     for (unsigned i = 0; i < n; i++) {
@@ -842,10 +900,15 @@ static void ring_of(unsigned n, bool any)
 Test(future, a_cycle_over_workers_is_edeadlk)
 {
     for (int round = 0; round < 30; round++) {
-        ring_of(2, false);
-        ring_of(3, false);
-        ring_of(8, true);
+        ring_of(2, false, 0);
+        ring_of(3, false, 0);
+        ring_of(8, true, 0);
     }
+}
+
+Test(future, a_cycle_of_waits_until_the_end_of_time_is_edeadlk_too)
+{
+    ring_of(2, false, INT64_MAX);
 }
 
 struct two_pools {
