@@ -66,7 +66,8 @@ struct rp_pool_options {
                               when worker_start failed */
     void *worker_user;
     size_t stack_size; /* bytes per worker, beside what the program's thread-local variables take, rounded up to pages;
-                           0: 256 KiB; below PTHREAD_STACK_MIN: -EINVAL. A guard page lies below it */
+                           0: 256 KiB; below PTHREAD_STACK_MIN or above PTRDIFF_MAX / 2: -EINVAL. A guard page lies
+                           below it, and running into it ends the process, contain_signals or not */
     const char *name;  /* prefix of the thread names, copied, cut at 9 bytes; NULL: "rp" */
     const struct rp_allocator *allocator; /* copied; NULL: malloc */
     /* Beyond the agreed ones: */
@@ -85,7 +86,7 @@ struct rp_pool_options {
 /* The most workers a pool can have; RP_UNLIMITED means as many. */
 #define RP_WORKERS_MAX ((1U << 20) - 2)
 
-/* What is left when release_until gives up; all zero when nothing is. */
+/* What is left when release_until gives up; all zero when nothing is, or workers alone that are on their way out. */
 struct rp_release_report {
     unsigned busy, queued, blocked; /* tasks that run, tasks that wait, submitters that have not returned yet */
     unsigned listed;                /* how many entries of worker[] are filled */
@@ -139,9 +140,10 @@ RP_API int rp_pool_create(struct rp_pool **pool, unsigned capacity, const struct
 /*
  * Hands fn(arg) to the pool by its overload policy. 0: accepted. The default policy blocks while there is no room;
  * blocked submitters are served first in, first out. The first of them is overtaken by at most 1024 later submits, or
- * four times as many as capacity and queue_depth together if that is more, but never 65,536, plus one for each thread
- * that is inside submit at that moment (a batch: its size); so one with n blocked in front of it by at most n + 1 times
- * as many. Before it blocks, a submitter looks for room for some 20 us, unless several are blocked already.
+ * four times as many as may be in flight when it becomes the first if that is more, but never more than 65,536, plus one
+ * for each thread that is inside submit at that moment (a batch: its size); so one with n blocked in front of it by at most
+ * n + 1 times as many. Before it blocks, a submitter looks for room for some 20 us, unless several are blocked already in
+ * front of a deep queue.
  * A worker of the pool that would block here is stood in for by one more worker (within max_extra). That bounds how deep
  * tasks without room can submit to their own pool: tasks that split themselves again and again want
  * RP_OVERLOAD_CALLER_RUNS, at any capacity, or a queue_depth for all the parts that may be outstanding.

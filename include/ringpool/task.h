@@ -52,7 +52,8 @@ struct rp_task {
     int overload;       /* enum rp_overload */
     int64_t deadline;   /* latest start (absolute); also bounds the submitter's blocking; 0: none */
     int64_t timeout;    /* longest run, ns; 0: none. At its end the worker counts as hung until fn returns: nothing is
-                          interrupted, a warning names the task, and its context is cancelled with -ETIMEDOUT */
+                          interrupted, a warning names the task, and ctx is cancelled with -ETIMEDOUT, for all
+                          that share it: give the task one of its own */
     struct rp_ctx *ctx; /* held until the task has ended; once it ends, submit returns -ECANCELED or -ETIMEDOUT, also
                            when it blocks, and a queued task is dropped with that when the queue gets to it. Inside
                            the task rp_ctx_current() is it. -ECHILD: made before a fork. NULL: none */
@@ -64,8 +65,8 @@ struct rp_task {
 
 /* What the panic handler of a pool receives. Everything it points to lives until the handler returns. */
 struct rp_panic_info {
-    const char
-        *reason; /* the text of rp_panic, or what ended the task: "pthread_exit or cancellation", "SIGSEGV at 0x..." */
+    const char *
+        reason; /* the text of rp_panic, or what ended the task: "the task ended its thread: ...", "SIGSEGV at 0x..." */
     const char *label;   /* the task's label, or NULL */
     int signal;          /* the contained signal's number, else 0 */
     void *const *frames; /* return addresses, innermost first, for backtrace_symbols(3) */

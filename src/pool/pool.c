@@ -461,7 +461,7 @@ static int options_check(unsigned capacity, const struct rp_pool_options *o)
     if ((unsigned)o->overload > RP_OVERLOAD_CALLER_RUNS || (unsigned)o->release_policy > RP_RELEASE_DROP ||
         (unsigned)o->backend > RP_BACKEND_EPOLL || (unsigned)o->log_level > RP_LOG_NONE)
         return -EINVAL;
-    if (o->stack_size && o->stack_size < (size_t)PTHREAD_STACK_MIN)
+    if (o->stack_size && (o->stack_size < (size_t)PTHREAD_STACK_MIN || o->stack_size > PTRDIFF_MAX / 2))
         return -EINVAL;
     if (!o->cpus != !o->cpus_size)
         return -EINVAL;

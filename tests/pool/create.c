@@ -52,6 +52,7 @@ Test(pool_create, every_option_out_of_range_is_refused_and_leaves_nothing)
         {"release policy", 2, {.release_policy = RP_RELEASE_DROP + 1}, -EINVAL},
         {"negative release policy", 2, {.release_policy = -1}, -EINVAL},
         {"stack size", 2, {.stack_size = 4096}, -EINVAL},
+        {"stack beyond all memory", 2, {.stack_size = SIZE_MAX}, -EINVAL},
         {"allocator in part", 2, {.allocator = &third}, -EINVAL},
         {"cpus without size", 2, {.cpus = &none}, -EINVAL},
         {"size without cpus", 2, {.cpus_size = sizeof(none)}, -EINVAL},
