@@ -7,8 +7,10 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <urcu/urcu-bp.h>
 
 /* A reader that stays in its section until the waiter is under way. */
 static _Atomic bool inside, waiter_started, leaving;
@@ -124,7 +126,7 @@ Test(rcu, what_is_freed_after_a_wait_has_no_reader_left)
 }
 
 /* Enough threads that bp's arena, which starts with room for eight, must grow several times. */
-enum { MANY = 100, STACK = 256 * 1024 };
+enum { MANY = 300, STACK = 256 * 1024 };
 
 static pthread_barrier_t before_attach, after_attach, finish;
 static _Atomic int refused, attached;
@@ -238,6 +240,72 @@ Test(rcu, without_address_space_the_free_slots_of_the_registry_are_given_and_no_
     for (int i = 0; i < BEFORE; i++) {
         pthread_join(before[i], NULL);
     }
+}
+
+struct other {
+    bool stranger;
+    sem_t *end, ready;
+    uintptr_t slot;
+};
+
+static void *register_and_stay(void *arg)
+{
+    struct other *me = arg;
+    sem_t *end = me->end;
+
+    if (me->stranger)
+        urcu_bp_register_thread();
+    else if (rcu_attach())
+        add_seq(&failures, 1);
+    me->slot = (uintptr_t)URCU_TLS(urcu_bp_reader);
+    sem_post(&me->ready);
+    sem_wait(end);
+    return NULL;
+}
+
+/* A thread that is registered, by us or by itself, and stays: where its slot stands. */
+static uintptr_t slot_of_another(bool stranger, sem_t *end, pthread_t *thread)
+{
+    struct other other = {.stranger = stranger, .end = end};
+    pthread_attr_t attr;
+
+    sem_init(&other.ready, 0, 0);
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, STACK);
+    cr_assert_eq(pthread_create(thread, &attr, register_and_stay, &other), 0);
+    sem_wait(&other.ready);
+    return other.slot;
+}
+
+/*
+ * Adversary: a thread that registers by itself has the slot before one that begins a page, as a chunk's first one does.
+ * That next slot is given to us, and must not pass for a new chunk full of free ones.
+ */
+Test(rcu, a_slot_after_a_strangers_is_not_taken_for_a_new_chunk, BUT_FOR_TSAN)
+{
+    enum { OTHERS = 200, ENOUGH = 125 };
+    const uintptr_t size = sizeof(struct urcu_bp_reader), page = 4096;
+    pthread_t threads[OTHERS];
+    uintptr_t slot, first;
+    sem_t end;
+    int n = 0;
+
+    cr_assert_eq(rcu_attach(), 0);
+    first = (uintptr_t)URCU_TLS(urcu_bp_reader) % page;
+    sem_init(&end, 0, 0);
+    do {
+        cr_assert_lt(n, OTHERS - 2);
+        slot = slot_of_another(false, &end, &threads[n]);
+        n++;
+    } while (n < ENOUGH || (slot + 2 * size) % page != first);
+    cr_assert_eq(slot_of_another(true, &end, &threads[n++]), slot + size);
+    cr_assert_eq(slot_of_another(false, &end, &threads[n++]), slot + 2 * size);
+    pthread_barrier_init(&finish, NULL, MANY + 1);
+    cr_assert_gt(crowd_without_memory(), 0);
+    for (int i = 0; i < n; i++)
+        sem_post(&end);
+    for (int i = 0; i < n; i++)
+        pthread_join(threads[i], NULL);
 }
 
 static pthread_key_t late_key;
