@@ -16,7 +16,9 @@
  * The last one to close a knot sees it whole: what somebody wants becomes unattainable only by a publication, whose
  * author looks after it; a thread's claims come before its sleep. But a pool may also lose a worker: it was made smaller,
  * or a stand-in has gone. Whoever takes it away has those look again that block for room, anywhere, and are stuck now
- * (knot_tell). Not seen is only the knot that such a loss ties of waits alone, over two pools.
+ * (knot_tell). One that waits for futures in a worker has a stand-in of its own, which no loss takes away; one for whom
+ * there was none, as max_extra stood in elsewhere, looks again every 10 ms (wait.c). Not seen is only the knot that a loss
+ * ties of waits alone, over two pools.
  *
  * Threads outside of tasks need not publish: nobody waits for what they run. What a task waits for by other means is taken
  * for something that comes.

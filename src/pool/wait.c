@@ -23,7 +23,8 @@
  *
  * Not without end: a worker helps while half of its stack is left.
  *
- * SLEEPING. A worker that sleeps lets the pool have one more (extra.c), because what it waits for may need one.
+ * SLEEPING. A worker that sleeps lets the pool have one more (extra.c), because what it waits for may need one. Where
+ * max_extra are there already it looks again from time to time.
  * DEADLOCK. See knot.c.
  */
 #include "base/alloc.h"
@@ -39,6 +40,7 @@
 #define SPIN_FUTURES 8
 #define PAUSES 3 /* between two looks, each of which takes the line away from a runner that is about to write it */
 #define WAITV_MAX 128
+#define LOOK_NS 10000000
 
 /* --- places ----------------------------------------------------------------------------------------------------- */
 
@@ -200,12 +202,20 @@ int wait_sleep(const struct want *want, struct futex_expected *words, unsigned n
     struct pool *pool = worker_pool();
     struct sleeper me;
     unsigned extras = pool && extra_grant(pool);
+    int64_t until = deadline;
     int rc;
+
     while ((rc = knot_join(&me, want, deadline, NULL)) == -EBUSY && pool && extra_grant(pool))
         extras++;
+    if (!rc && pool && !extras) { /* there may be one later, and it may be needed then: see knot.c */
+        until = rp_after(LOOK_NS);
+        until = deadline && deadline < until ? deadline : until;
+    }
     if (!rc) {
         unsigned held = pool ? room_sleep(pool) : 0;
-        rc = words_sleep(words, n, deadline);
+        rc = words_sleep(words, n, until);
+        if (rc == -ETIMEDOUT && until != deadline)
+            rc = 0;
         if (pool)
             room_wake(pool, held);
         knot_leave(&me);
