@@ -39,9 +39,9 @@ bool frame_may_nest(void)
 
     for (const struct frame *frame = current; frame; frame = frame->outer, depth++)
         if (frame->worker) {
-            const struct stack *stack = &frame->worker->stack;
-            uintptr_t left = (uintptr_t)__builtin_frame_address(0) - (uintptr_t)stack->base;
-            return left >= stack->size / 2; /* or more than there is, on a stack of the task's own making */
+            const struct worker *worker = frame->worker;
+            uintptr_t left = (uintptr_t)__builtin_frame_address(0) - (uintptr_t)worker->stack.base;
+            return left >= worker->pool->stack_room / 2; /* or more than all, on a stack of the task's own making */
         }
     return depth < NEST_MOST;
 }

@@ -486,7 +486,8 @@ static void pool_options(struct pool *pool, const struct rp_pool_options *o)
     pool->expiry_ns = o->expiry_ns ? o->expiry_ns : EXPIRY_DEFAULT_NS;
     pool->spin_ns = cpu_allowed() > 1 ? ROOM_SPIN_NS : 0;
     fork_hold_off();
-    pool->stack_size = (o->stack_size ? o->stack_size : STACK_DEFAULT) + stack_tls_size();
+    pool->stack_room = o->stack_size ? o->stack_size : STACK_DEFAULT;
+    pool->stack_size = pool->stack_room + stack_tls_size();
     fork_let_go();
     pool->log = (struct log){.write = o->log, .user = o->log_user, .level = o->log_level};
     pool->traces = log_wants(&pool->log, RP_LOG_DEBUG);

@@ -172,7 +172,8 @@ struct pool {
     struct log log;
     char name[NAME_BYTES];
     pthread_attr_t attr; /* affinity and scheduling; under attr_lock the stack */
-    size_t stack_size;
+    size_t stack_size;   /* of the mapping: stack_room and thread-local data above it */
+    size_t stack_room;   /* for tasks */
     struct reactor *reactor;
     struct handle *handle;
 
