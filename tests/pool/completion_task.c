@@ -96,12 +96,14 @@ Test(completion_task, a_dropped_task_posts_why)
     struct ledger ledger = {0};
 
     stage_set(&stage, 1, (struct rp_pool_options){.queue_depth = 1, .release_policy = RP_RELEASE_DROP});
-    struct rp_task task = {
-        .fn = ledger_run, .dropped = ledger_drop, .arg = &ledger, .cq = stage.cq, .deadline = rp_after(50 * MS)};
+    struct rp_task task = {.fn = ledger_run, .dropped = ledger_drop, .arg = &ledger, .cq = stage.cq};
     cr_assert_eq(rp_pool_submit(stage.pool, gate_pass, &gate), 0);
     AWAIT(load_seq(&gate.inside) == 1);
     task.user_data = 1;
+    task.deadline = rp_after(1000 * MS);
     cr_assert_eq(rp_pool_submit_task(stage.pool, &task), 0); /* queued, until it is late */
+    int64_t late = task.deadline;
+    task.deadline = 0;
     task.user_data = 2;
     task.overload = RP_OVERLOAD_DISCARD_NEWEST;
     cr_assert_eq(rp_pool_submit_task(stage.pool, &task), 0);
@@ -109,7 +111,7 @@ Test(completion_task, a_dropped_task_posts_why)
     task.user_data = 3;
     task.overload = RP_OVERLOAD_FAIL;
     cr_assert_eq(rp_pool_submit_task(stage.pool, &task), -EAGAIN, "refused: it posts nothing");
-    while (rp_now() < task.deadline)
+    while (rp_now() < late)
         nap(MS);
     gate_open(&gate);
     expect(&stage, 1, -ETIMEDOUT);
@@ -117,7 +119,6 @@ Test(completion_task, a_dropped_task_posts_why)
     cr_assert_eq(rp_pool_submit(stage.pool, gate_pass, &second), 0);
     AWAIT(load_seq(&second.inside) == 1);
     task.user_data = 4;
-    task.deadline = 0;
     cr_assert_eq(rp_pool_submit_task(stage.pool, &task), 0);
     cr_assert_eq(rp_pool_release(stage.pool), 0);
     expect(&stage, 4, -ESHUTDOWN);

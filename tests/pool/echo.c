@@ -2,6 +2,7 @@
  * An echo server as a user would write it: one thread, one io_uring ring. Sockets and the pool complete in the same loop:
  * what a client sends is turned to capitals by a task, and its completion, a CQE among the others, starts the reply.
  */
+#include "cqe.h"
 #include "life.h"
 #include "pool/completion.h"
 
@@ -182,14 +183,12 @@ static void on_doorbell(struct server *server)
 
 static void serve(struct server *server)
 {
-    struct __kernel_timespec patience = {.tv_sec = 30};
     struct io_uring_cqe *cqe;
 
     accept_start(server);
     doorbell_arm(server);
     while (server->open || server->served < CLIENTS) {
-        int rc = io_uring_submit_and_wait_timeout(&server->ring, &cqe, 1, &patience, NULL);
-        cr_assert(rc >= 0 || rc == -EINTR, "the loop waits in vain: %d", rc);
+        cr_assert(cqe_comes(&server->ring), "the loop waits in vain");
         while (io_uring_peek_cqe(&server->ring, &cqe) == 0) {
             uint64_t data = cqe->user_data;
             int res = cqe->res;
