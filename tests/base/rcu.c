@@ -236,7 +236,9 @@ Test(rcu, without_address_space_the_free_slots_of_the_registry_are_given_and_no_
     pthread_barrier_wait(&settled);
     int refused_of_many = crowd_without_memory();
     cr_assert_gt(refused_of_many, 0);
+#ifndef RP_VALGRIND /* which puts a new chunk right behind the last, where it cannot be told from it: no slot is known to be free */
     cr_assert_lt(refused_of_many, MANY);
+#endif
     for (int i = 0; i < BEFORE; i++) {
         pthread_join(before[i], NULL);
     }
