@@ -41,6 +41,9 @@
 #define PAUSES 3 /* between two looks, each of which takes the line away from a runner that is about to write it */
 #define WAITV_MAX 128
 #define LOOK_NS 10000000
+#define SHORT_NS 1000000
+#define OWN_LOOKS 4
+#define SHORT_LOOKS 100
 
 /* --- places ----------------------------------------------------------------------------------------------------- */
 
@@ -195,23 +198,70 @@ static int words_sleep(struct futex_expected *words, unsigned n, int64_t deadlin
     return rc == -ETIMEDOUT && deadline ? rc : 0;
 }
 
+static int64_t look_at(int64_t deadline, int64_t span)
+{
+    int64_t at = rp_after(span);
+
+    return deadline && deadline < at ? deadline : at;
+}
+
+/* Lets one more worker stand in at the pool where something wanted is queued; that pool, entered as a guest, or NULL. */
+static struct pool *grant_there(const struct want *want)
+{
+    struct pool *found = NULL;
+
+    for (unsigned i = 0; i < want->n && !found; i++) {
+        struct rp_future *root = future_root(want->futures[i]);
+        struct rp_pool *at = load_acquire(&root->word) & FUTURE_QUEUED ? load_acquire(&root->pool) : NULL;
+        if (at && !guest_enter(at, &found) && !extra_grant(found)) {
+            guest_leave(found);
+            found = NULL;
+        }
+        future_unref(root);
+    }
+    return found;
+}
+
+/*
+ * Publishes the sleeper. -EBUSY: for want of a worker, or of room, it would be for ever. In the caller's own pool one more
+ * stands in then. If another pool is short, one of its own may just be about to let one stand in, as we do here: that is
+ * given some time, and one stands in there for us. 1: do not sleep, look.
+ */
+static int publish(struct sleeper *me, const struct want *want, struct futex_expected *words, unsigned n,
+                   int64_t deadline, struct pool *pool, unsigned *extras, struct pool **there)
+{
+    int rc;
+
+    for (unsigned looks = 0; (rc = knot_join(me, want, deadline, NULL)) == -EBUSY; looks++) {
+        bool more = pool && extra_grant(pool);
+        *extras += more;
+        if (more && looks < OWN_LOOKS)
+            continue;
+        if (looks >= SHORT_LOOKS)
+            return -EDEADLK;
+        if (looks >= OWN_LOOKS && !*there && (*there = grant_there(want)))
+            continue;
+        if (words_sleep(words, n, look_at(deadline, SHORT_NS)) != -ETIMEDOUT)
+            return 1;
+        if (deadline && rp_now() >= deadline)
+            return -ETIMEDOUT;
+    }
+    return rc;
+}
+
 int wait_sleep(const struct want *want, struct futex_expected *words, unsigned n, int64_t deadline)
 {
     if (!frame_current())
         return words_sleep(words, n, deadline);
     struct pool *pool = worker_pool();
     struct sleeper me;
+    struct pool *there = NULL;
     unsigned extras = pool && extra_grant(pool);
-    int64_t until = deadline;
-    int rc;
+    int rc = publish(&me, want, words, n, deadline, pool, &extras, &there);
 
-    while ((rc = knot_join(&me, want, deadline, NULL)) == -EBUSY && pool && extra_grant(pool))
-        extras++;
-    if (!rc && pool && !extras) { /* there may be one later, and it may be needed then: see knot.c */
-        until = rp_after(LOOK_NS);
-        until = deadline && deadline < until ? deadline : until;
-    }
     if (!rc) {
+        /* Without a stand-in: there may be one later, and it may be needed then, see knot.c. */
+        int64_t until = pool && !extras ? look_at(deadline, LOOK_NS) : deadline;
         unsigned held = pool ? room_sleep(pool) : 0;
         rc = words_sleep(words, n, until);
         if (rc == -ETIMEDOUT && until != deadline)
@@ -222,7 +272,11 @@ int wait_sleep(const struct want *want, struct futex_expected *words, unsigned n
     }
     for (; extras; extras--)
         extra_return(pool);
-    return rc == -EBUSY ? -EDEADLK : rc;
+    if (there) {
+        extra_return(there);
+        guest_leave(there);
+    }
+    return rc > 0 ? 0 : rc;
 }
 
 /* One CPU: nobody makes progress while we look. Asked once; a process that is moved later spins in vain, or sleeps. */

@@ -72,7 +72,8 @@ Test(multi_future, tasks_of_two_pools_may_wait_for_one_another)
 
     for (int round = 0; round < 20; round++) {
         cr_assert_eq(rp_multi_submit_future(multi, hop_task, &hop, &future), 0);
-        cr_assert_eq(rp_future_get_until(future, NULL, rp_after(PATIENCE)), 9);
+        int rc = rp_future_get_until(future, NULL, rp_after(PATIENCE));
+        cr_assert_eq(rc, 9, "%d", rc);
         rp_future_destroy(future);
     }
     multi_end(multi);
