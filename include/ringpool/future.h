@@ -6,10 +6,10 @@
  * Waiting helps. A worker that waits for a future of its own pool which has not started runs it in place, on its own
  * stack, while at least half of that is left; else, and while it sleeps for one that runs elsewhere, the pool may have one
  * more worker (within max_extra). So tasks may wait for tasks at any capacity, and to a depth that options.stack_size and
- * max_extra bound: a level takes some 1.5 KiB beyond what fn needs, and beyond the bound the wait is -EDEADLK. A future that
- * runs in place keeps its place in the queue (what a submit inside a task does without room: rp_pool_submit). A wait that
- * could never end, because what it waits for is below it on its own stack, or waits for it in turn, over whatever threads,
- * is -EDEADLK.
+ * max_extra bound: a level takes some 1.5 KiB beyond what fn needs, and beyond the bound the wait is -EDEADLK, after a
+ * tenth of a second in which another might make way. A future that runs in place keeps its place in the queue (what a
+ * submit inside a task does without room: rp_pool_submit). A wait that could never end, because what it waits for is below
+ * it on its own stack, or waits for it in turn, over whatever threads, is -EDEADLK at once.
  *
  * Every future meets exactly one end, and all who look see the same one: what fn returned, with its value; or, with the
  * value NULL,

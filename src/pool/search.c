@@ -4,7 +4,8 @@
  * It looks around for a short while, because a task that comes within microseconds is had without a system call on
  * either side. Seven rules bound that (measured; see bench/RESULTS.md). None of them is part of the parking protocol:
  * whatever is seen or not seen here, idle_park looks again.
- *   one searcher: it announces itself in the idle word, so that submitters wake nobody else, and only one may;
+ *   one searcher: it announces itself in the idle word, so that submitters wake nobody else, and only one may, or two
+ *     of those that take turns (below);
  *   lazy: where no worker is parked and none may be made there is nothing to announce, and it just looks;
  *   same CPU: it never looks around on the CPU of the thread that submitted last: that one could not run;
  *   gather: whoever takes each task the moment it is published works in its submitter's very cache lines, and slows it to
