@@ -98,7 +98,8 @@ struct rp_release_report {
 
 /*
  * All gauges and counters at one moment: busy + idle == running, and submitted (the accepted tasks) == completed +
- * dropped + panicked + busy + what is queued, which is waiting - blocked. completed counts the tasks whose fn returned.
+ * dropped + panicked + busy + what is queued, which is waiting - blocked. completed counts the tasks whose fn returned;
+ * spawned the workers that were made, expired those of them that have ended since they were idle for too long.
  * A task that another one runs on top of itself while it waits has no worker of its own and counts as queued.
  */
 struct rp_pool_snapshot {

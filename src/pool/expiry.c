@@ -51,9 +51,8 @@ void tick_fire(struct timer *timer)
     unsigned n = 0;
     if (can_expire(pool)) {
         n = idle_dismiss_expired(pool, alive - pool->min_workers, now - pool->expiry_ns, &oldest);
-        add_relaxed(&pool->expired, n); /* a counter */
         if (n)
-            log_emit(&pool->log, RP_LOG_DEBUG, "pool %s: %u idle workers expire", pool->name, n);
+            log_emit(&pool->log, RP_LOG_DEBUG, "pool %s: %u idle workers told to expire", pool->name, n);
         if (load_seq(&pool->alive) - n <= pool->min_workers)
             oldest = 0; /* those that remain are the minimum */
     }

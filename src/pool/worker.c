@@ -362,8 +362,11 @@ static __attribute__((noinline)) void worker_loop(struct worker *worker, bool se
             bool surplus = call == PARK_SURPLUS;
             unsigned floor = surplus ? load_seq(&pool->target) : pool->min_workers;
             searching = call == PARK_NOTIFIED;
-            if (!searching && worker_leave(worker, floor, surplus ? 0 : pool->min_workers, &searching))
+            if (!searching && worker_leave(worker, floor, surplus ? 0 : pool->min_workers, &searching)) {
+                if (call == PARK_EXPIRED && !runq_closed(&pool->runq))
+                    add_relaxed(&pool->expired, 1); /* a counter: here, as one that was told to may stay */
                 return;
+            }
         }
     }
 }

@@ -139,6 +139,20 @@ static bool thread_lives(uint32_t tid)
     return access(path, F_OK) == 0;
 }
 
+/* Each tick may find workers on the stack while those that an earlier one told to end are still on their way. */
+Test(pool_expiry, expired_counts_those_that_ended_not_those_that_were_told_to)
+{
+    struct rp_pool_options options = {.prealloc = true, .expiry_ns = MS / 4, .min_workers = 100};
+    struct rp_pool *pool = pool_make(200, &options);
+
+    AWAIT(rp_pool_running(pool) == 100);
+    AWAIT(pool_look(pool).expired == pool_look(pool).spawned - 100);
+    struct timespec ticks = {.tv_nsec = 20 * MS};
+    nanosleep(&ticks, NULL); /* of which none may count one more */
+    cr_assert_eq(pool_look(pool).expired, pool_look(pool).spawned - 100);
+    pool_end(pool);
+}
+
 /* One that looked for its task before that was published may have parked and expired: it is not among the three. */
 Test(pool_expiry, busy_workers_do_not_expire)
 {
