@@ -249,8 +249,8 @@ check-memcheck: ## both runs under valgrind's memcheck: no error, no lost block
 
 check-valgrind: $(CANARY) $(RUNNER) $(DENY)
 	$(Q)tests/support/canaries.sh $(CANARY)
-	$(Q)TEST_TIMEOUT=600 RUN_TIMEOUT=3600 $(RUN) io_uring $(RUNNER)
-	$(Q)TEST_TIMEOUT=600 RUN_TIMEOUT=3600 $(RUN) epoll $(RUNNER)
+	$(Q)TEST_TIMEOUT=600 RUN_TIMEOUT=3600 tests/support/parts.sh io_uring $(RUNNER)
+	$(Q)TEST_TIMEOUT=600 RUN_TIMEOUT=3600 tests/support/parts.sh epoll $(RUNNER)
 
 .PHONY: coverage check-coverage
 coverage: ## lines and branches of src/ that the tests execute, and pages below build/; fails below 95 % and 85 %
