@@ -110,7 +110,7 @@ struct worker {
     _Atomic(const char *) label;                 /* o: r */
     _Atomic int64_t since;                       /* o: r: see struct rp_worker_info */
     _Atomic uint64_t tasks;                      /* o: tasks that returned; r */
-    unsigned turn;                               /* o: for runq_take */
+    struct taker taker;                          /* o */
     int submitter_cpu;                           /* o: of its last task */
     struct search search;                        /* o */
     bool born_searching;                         /* set before its thread starts */
@@ -140,6 +140,7 @@ struct room {
     struct cds_list_head waiters; /* under lock: first come first */
     unsigned inside; /* under lock: workers of this pool that stand here, or sleep in a wait for a future */
     unsigned held;   /* under lock: tasks in flight on the stacks of those */
+    _Atomic uint32_t refrain, refrain_next; /* hints: naps that are not due, for so many are not after a vain one */
 };
 
 #define ATTENTION_ENDER (UINT64_C(1) << 32)

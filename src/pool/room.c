@@ -54,6 +54,8 @@
 #define NAP_MOST_NS 1000000
 #define NAP_NS_PER_TASK 8 /* a queue of empty tasks is not drained faster than one in 14 ns: half of it in a nap */
 #define REST_IN_NAP 64    /* REST_MOST turns in a nap and its slack */
+#define REFRAIN_LEAST 16
+#define REFRAIN_MOST 4096
 
 enum { LOOKING, SLEEPING, CALLED };
 
@@ -239,6 +241,33 @@ bool room_is_deep(uint64_t limit)
 }
 
 /*
+ * A nap is in vain if the queue was drained before its end: the workers sleep then, and who has to be called first comes
+ * later than a queue of short tasks is full again, which looks like one that drains slowly. So after a vain nap the next
+ * ones are not due, twice as many each time. Submitters may overwrite each other's counts: they are hints.
+ */
+static bool nap_is_due(struct room *room)
+{
+    uint32_t left = load_relaxed(&room->refrain);
+
+    if (left)
+        store_relaxed(&room->refrain, left - 1);
+    return !left;
+}
+
+static void nap_learn(struct room *room, bool vain)
+{
+    uint32_t next = load_relaxed(&room->refrain_next);
+
+    if (vain) {
+        store_relaxed(&room->refrain, next);
+        next = next < REFRAIN_LEAST ? REFRAIN_LEAST : next < REFRAIN_MOST ? 2 * next : REFRAIN_MOST;
+    } else {
+        next /= 2;
+    }
+    store_relaxed(&room->refrain_next, next);
+}
+
+/*
  * Where much is in flight it pays to wait until more than one has ended, away from the words that the workers write, and
  * off the CPU if they want it. true: a nap would leave the workers enough to do, as so few have ended meanwhile, or as
  * so many are in flight that no workers can be through with half of them by its end.
@@ -256,7 +285,8 @@ static bool rest(struct pool *pool)
         before = runq_done(&pool->runq);
     }
     cpu_pause(turns);
-    return turns == REST_MOST && ((runq_done(&pool->runq) - before) & FLIGHT_MASK) * REST_IN_NAP < limit / 2;
+    return turns == REST_MOST && ((runq_done(&pool->runq) - before) & FLIGHT_MASK) * REST_IN_NAP < limit / 2 &&
+           runq_flight(&pool->runq) > limit / 2 && nap_is_due(&pool->room);
 }
 
 void room_nap(uint64_t limit)
@@ -390,7 +420,9 @@ int room_claim(struct pool *pool, unsigned class, int64_t deadline, struct rp_ct
     int rc = -EAGAIN;
 
     if (pool->spin_ns && !deadline && !ctx && !me.held && !is_crowded(pool) && rest(pool)) {
-        room_nap(load_relaxed(&pool->runq.limit)); /* a hint */
+        uint32_t limit = load_relaxed(&pool->runq.limit); /* a hint */
+        room_nap(limit);
+        nap_learn(&pool->room, runq_flight(&pool->runq) < limit / 16);
         rc = runq_claim(&pool->runq, class, 1, true, position);
     }
     if (rc != -EAGAIN && rc != -EBUSY)

@@ -12,6 +12,10 @@
 
 #include <sched.h>
 
+/* Measured; see bench/RESULTS.md. */
+#define SHORT_TASK_NS 150
+#define LOST_TAKE_TURNS 64 /* about 1.6 us */
+
 static void ring_destroy(const struct rp_allocator *allocator, struct ring *ring)
 {
     if (!ring)
@@ -134,19 +138,36 @@ void runq_publish(struct runq *q, unsigned class, uint64_t position, const struc
     ring_publish(load_acquire(&q->rings[class]), position, entry, last);
 }
 
+/*
+ * Two workers that run tasks of some nanoseconds meet at the head each time, where that line's way between their CPUs
+ * takes longer than a task: together they do half of what one does alone. So the loser stands back for the time of many
+ * such tasks. One that runs longer tasks does not: it would lose more by that.
+ */
+void taker_lost(struct taker *taker)
+{
+    int64_t now = rp_now();
+
+    if (now - taker->lost_at < (int64_t)(taker->taken - taker->lost_taken) * SHORT_TASK_NS) {
+        cpu_pause(LOST_TAKE_TURNS);
+        now = rp_now();
+    }
+    taker->lost_at = now;
+    taker->lost_taken = taker->taken;
+}
+
 void ring_passed_half(struct ring *ring)
 {
     add_seq(&ring->halves, 1);
 }
 
-static bool class_take(struct runq *q, unsigned class, struct entry *out)
+static bool class_take(struct runq *q, unsigned class, struct taker *taker, struct entry *out)
 {
     struct ring *ring = load_acquire(&q->rings[class]);
 
-    return ring && ring_take(ring, false, out);
+    return ring && ring_take(ring, false, taker, out);
 }
 
-bool runq_take_by_turn(struct runq *q, unsigned turn, struct entry *out)
+bool runq_take_by_turn(struct runq *q, struct taker *taker, struct entry *out)
 {
     static const uint8_t order[16][CLASSES] = {
 #define HIGH_FIRST {CLASS_HIGH, CLASS_NORMAL, CLASS_LOW}
@@ -162,15 +183,20 @@ bool runq_take_by_turn(struct runq *q, unsigned turn, struct entry *out)
         HIGH_FIRST, HIGH_FIRST, HIGH_FIRST, NORMAL_FIRST, HIGH_FIRST, HIGH_FIRST, HIGH_FIRST, LOW_FIRST,
     };
 
+    unsigned turn = taker->turn++ % 16;
+
     for (unsigned i = 0; i < CLASSES; i++)
-        if (class_take(q, order[turn % 16][i], out))
+        if (class_take(q, order[turn][i], taker, out))
             return true;
     return false;
 }
 
 bool runq_take_lowest(struct runq *q, struct entry *out)
 {
-    return class_take(q, CLASS_LOW, out) || class_take(q, CLASS_NORMAL, out) || class_take(q, CLASS_HIGH, out);
+    struct taker taker = {0};
+
+    return class_take(q, CLASS_LOW, &taker, out) || class_take(q, CLASS_NORMAL, &taker, out) ||
+           class_take(q, CLASS_HIGH, &taker, out);
 }
 
 static bool class_drained(struct runq *q, unsigned class)
@@ -186,7 +212,9 @@ static bool class_drained(struct runq *q, unsigned class)
 
 bool runq_take_class(struct runq *q, unsigned class, struct entry *out)
 {
-    for (unsigned spins = 0; !class_take(q, class, out); spins++) {
+    struct taker taker = {0};
+
+    for (unsigned spins = 0; !class_take(q, class, &taker, out); spins++) {
         if (class_drained(q, class))
             return false;
         if (spins < 64)

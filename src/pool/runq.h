@@ -173,6 +173,14 @@ bool runq_ready(struct runq *q);
 /* Whether everything that was ever claimed has been taken. */
 bool runq_drained(struct runq *q);
 
+/* What who takes tasks remembers of that; its own. */
+struct taker {
+    unsigned turn;       /* of the classes */
+    uint32_t taken;      /* tasks */
+    uint32_t lost_taken; /* `taken` when it last lost a take to another, */
+    int64_t lost_at;     /* and when that was */
+};
+
 #define DONE_ONE (UINT64_C(1) << POSITION_BITS)
 
 static inline struct ring *runq_normal(const struct runq *q)

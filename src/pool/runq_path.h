@@ -152,8 +152,12 @@ static inline void extras_take(const struct extras *extras, struct entry *out)
 /* Counts a half of the positions that the head has passed. */
 void ring_passed_half(struct ring *ring);
 
+/* After a take that another was faster with. */
+void taker_lost(struct taker *taker);
+
 /* Takes the oldest published task; with `ends`, which is for the normal ring, one that was taken before ends by it. */
-static inline bool ring_take(struct ring *ring, bool ends, struct entry *out)
+static inline __attribute__((always_inline)) bool ring_take(struct ring *ring, bool ends, struct taker *taker,
+                                                            struct entry *out)
 {
     uint64_t head = load_relaxed(&ring->head); /* validated by the CAS */
 
@@ -164,14 +168,18 @@ static inline bool ring_take(struct ring *ring, bool ends, struct entry *out)
 
         if (__builtin_expect(distance == 0, 1)) {
             uint64_t next = (at + 1) & POSITION_MASK;
-            if (!cas_seq(&ring->head, &head, ((head & ~POSITION_MASK) | next) + (ends ? DONE_ONE : 0))) /* [end] */
+            if (!cas_seq(&ring->head, &head, ((head & ~POSITION_MASK) | next) + (ends ? DONE_ONE : 0))) { /* [end] */
+                taker_lost(taker);
+                head = load_relaxed(&ring->head);
                 continue;
+            }
             if (__builtin_expect((next & (POSITION_MASK >> 1)) == 0, 0))
                 ring_passed_half(ring);
             *out = (struct entry){.fn = slot->fn, .arg = slot->arg, .cpu = slot->cpu, .plain = slot->plain};
             if (entry_has_extras(out->plain))
                 extras_take(&ring->extras[at & ring->mask], out);
             store_release(&slot->sequence, (at + ring->mask + 1) & POSITION_MASK); /* [vacate] pairs with slots_free */
+            taker->taken++;
             return true;
         }
         head = load_relaxed(&ring->head);
@@ -181,22 +189,23 @@ static inline bool ring_take(struct ring *ring, bool ends, struct entry *out)
 }
 
 /* runq_take once a side class is in use. */
-bool runq_take_by_turn(struct runq *q, unsigned turn, struct entry *out);
+bool runq_take_by_turn(struct runq *q, struct taker *taker, struct entry *out);
 
 /*
- * Takes the oldest published task of the class that *turn says, which counts on, else of any. false: none is ready.
+ * Takes the oldest published task of the class whose turn it is, else of any. false: none is ready.
  * If *owed, the caller has a task that has ended and is not in done: it is counted, and *owed reset, at the latest by a
  * take.
  */
-static inline bool runq_take(struct runq *q, unsigned *turn, bool *owed, struct entry *out)
+static inline __attribute__((always_inline)) bool runq_take(struct runq *q, struct taker *taker, bool *owed,
+                                                            struct entry *out)
 {
     if (__builtin_expect(load_relaxed(&q->sides) != 0, 0)) { /* what we miss is met by runq_ready, or wakes a worker */
         if (*owed)
             runq_end(q);
         *owed = false;
-        return runq_take_by_turn(q, (*turn)++, out);
+        return runq_take_by_turn(q, taker, out);
     }
-    if (!ring_take(runq_normal(q), *owed, out))
+    if (!ring_take(runq_normal(q), *owed, taker, out))
         return false;
     *owed = false;
     return true;

@@ -231,12 +231,12 @@ static void worker_held(struct worker *worker)
 
 bool pool_help(struct pool *pool, int drop)
 {
-    static _Thread_local unsigned turn;
+    static _Thread_local struct taker taker;
     struct entry entry;
     struct owed completion;
     bool owed = false;
 
-    if (!runq_take(&pool->runq, &turn, &owed, &entry))
+    if (!runq_take(&pool->runq, &taker, &owed, &entry))
         return false;
     int rc = task_check(pool, &entry, &completion);
     if (rc > 0)
@@ -325,7 +325,7 @@ static __attribute__((noinline)) void worker_loop(struct worker *worker, bool se
 
     for (;;) {
         bool ended = owed;
-        bool taken = runq_take(&pool->runq, &worker->turn, &owed, &entry);
+        bool taken = runq_take(&pool->runq, &worker->taker, &owed, &entry);
         if (ended && !owed) {
             worker->frame.phase = FRAME_IDLE;
             look_after_end(pool);
