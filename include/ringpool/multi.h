@@ -42,14 +42,16 @@ struct rp_multi;
  * and its waiting tasks, divided by its weight.
  */
 enum rp_strategy {
-    RP_ROUND_ROBIN = 0, /* each in turn. Of n * k submits in a row, by all threads together, each of the n pools is
-                           given k. A full one is passed over (option no_skip: the turn goes to the least loaded) */
-    RP_LEAST_TASKS,     /* the least loaded of all, never a full one. Costs a look at each pool; ends at an empty one */
-    RP_TWO_CHOICES,     /* the less loaded of two at random (M. Mitzenmacher, 2001): nearly as good, at a fixed cost */
-    RP_RANDOM,          /* any; a full one is passed over */
-    RP_LOCAL,           /* by the CPU of the caller: CPU modulo pools; a full one is passed over for its neighbour */
-    RP_AUTO,            /* least tasks under load, else round robin: see the options auto_ */
-    RP_CUSTOM,          /* the option choose */
+    RP_ROUND_ROBIN =
+        0,          /* each in turn. Of n * k submits in a row of a thread each of the n pools is given k, and of all
+                           that T threads submit no pool is given more than T above another. A full one is passed over
+                           (option no_skip: the turn goes to the least loaded) */
+    RP_LEAST_TASKS, /* the least loaded of all, never a full one. Costs a look at each pool; ends at an empty one */
+    RP_TWO_CHOICES, /* the less loaded of two at random (M. Mitzenmacher, 2001): nearly as good, at a fixed cost */
+    RP_RANDOM,      /* any; a full one is passed over */
+    RP_LOCAL,       /* by the CPU of the caller: CPU modulo pools; a full one is passed over for its neighbour */
+    RP_AUTO,        /* least tasks under load, else round robin: see the options auto_ */
+    RP_CUSTOM,      /* the option choose */
 };
 
 /* A pool as the option choose sees it. The numbers of one pool are of one moment. */

@@ -3,9 +3,10 @@
  * figures are one moment's for each pool, and may be old by the time the task arrives: a pool without room then says so,
  * and route.c goes on.
  *
- * Round robin has one counter for all threads. A counter for each thread or CPU would spare the contended word (11 ns
- * measured against 2), but could promise nothing: threads that start together would choose the same pool in step, and a
- * thread that submits to two multi pools in turn would meet the same half of each.
+ * Round robin counts rounds for all threads, and turns within a round for each thread. One counter for all turns would be
+ * exact at each moment, at the price of a contended word for each submit (11 ns measured against 2). Counters of the
+ * threads' own alone could promise nothing: threads that start together would choose the same pool in step, and one that
+ * submits to two multi pools in turn would meet the same half of each.
  *
  * Loads are compared by cross-multiplying with the weights, so that nothing is divided. ants ranks by running workers,
  * which tells nothing as soon as all workers run; the load here is what is in flight and who blocks.
@@ -96,7 +97,7 @@ static bool auto_sample(struct multi *multi, const struct roster *roster)
 
 static const struct seat *automatic(struct multi *multi, const struct roster *roster, bool *switched)
 {
-    uint64_t turn = balance_next_turn(multi);
+    uint64_t turn = balance_next_turn(multi, roster->seats);
 
     if ((turn & roster->sample) == 0)
         *switched = auto_sample(multi, roster);

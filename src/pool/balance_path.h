@@ -138,16 +138,27 @@ static inline __attribute__((always_inline)) const struct seat *balance_turn(con
     return multi->options.no_skip ? &roster->seat[at] : balance_from(multi, roster, at);
 }
 
-/* Who loses a turn to another submitter that runs beside it lets it have the line for some more, as in a claim. */
-static inline uint64_t balance_next_turn(struct multi *multi)
+/*
+ * A round is one turn of each pool, and a thread has it to itself: threads share a word only to begin one. Each round begins
+ * with the next pool, so that those which never end one are shared out as well; for who uses few multi pools in turn
+ * there are as many rounds. Turns are numbered such that turn t is of pool t modulo seats.
+ */
+static inline uint64_t balance_next_turn(struct multi *multi, unsigned seats)
 {
-    uint64_t turn = load_relaxed(&multi->turn); /* validated by the CAS */
+    static _Thread_local struct {
+        const struct multi *multi; /* another one, made later in its place, goes on where it was */
+        uint64_t turn;
+        unsigned left;
+    } rounds[4], *round;
 
-    while (!cas_relaxed(&multi->turn, &turn, turn + 1)) {
-        cpu_pause(LOST_CLAIM_TURNS);
-        turn = load_relaxed(&multi->turn);
+    round = &rounds[multi->serial % (sizeof(rounds) / sizeof(rounds[0]))];
+    if (unlikely(round->multi != multi || !round->left)) {
+        round->multi = multi;
+        round->turn = add_relaxed(&multi->rounds, 1) * (seats + 1); /* only counts */
+        round->left = seats;
     }
-    return turn;
+    round->left--;
+    return round->turn++;
 }
 
 /* What the strategy says first, or for a full one what it says instead. NULL: no pool. *switched: RP_AUTO has. */
@@ -158,7 +169,7 @@ balance_choose(struct multi *multi, const struct roster *roster, bool *switched)
         return NULL;
     switch (load_relaxed(&multi->strategy)) { /* from now on means from when it is seen */
     case RP_ROUND_ROBIN:
-        return balance_turn(multi, roster, balance_next_turn(multi));
+        return balance_turn(multi, roster, balance_next_turn(multi, roster->seats));
     case RP_TWO_CHOICES:
         return balance_two(multi, roster);
     case RP_RANDOM:

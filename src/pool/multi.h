@@ -87,15 +87,16 @@ struct multi {
     int64_t spin_ns;            /* C: how long a submitter looks for room before it waits; 0: on a single CPU */
     _Atomic uint32_t rebooting; /* pools that are closed for a moment only */
     struct health health;
-    struct rp_multi_options options;            /* C; what it points to is ours */
-    struct rp_pool_options pool_options;        /* C */
-    struct rp_allocator allocator;              /* C */
-    struct log log;                             /* C */
-    char name[NAME_BYTES];                      /* C */
-    void *cpus;                                 /* C: copied */
-    struct reactor *reactor;                    /* C */
-    struct handle *handle;                      /* C */
-    alignas(CACHE_APART) _Atomic uint64_t turn; /* round robin's */
+    struct rp_multi_options options;              /* C; what it points to is ours */
+    struct rp_pool_options pool_options;          /* C */
+    struct rp_allocator allocator;                /* C */
+    struct log log;                               /* C */
+    char name[NAME_BYTES];                        /* C */
+    void *cpus;                                   /* C: copied */
+    struct reactor *reactor;                      /* C */
+    struct handle *handle;                        /* C */
+    unsigned serial;                              /* C: counts those of the process */
+    alignas(CACHE_APART) _Atomic uint64_t rounds; /* of round robin */
 
     struct lobby lobby;
 

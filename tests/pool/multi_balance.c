@@ -21,35 +21,97 @@ Test(multi_round_robin, gives_each_pool_its_turn)
 #define TAKERS 4
 #define TAKES 100
 
-static struct rp_multi *shared;
-static struct gate shared_gate;
+struct taker {
+    struct rp_multi *multi[2]; /* of the second, if there is one, as many, in turn */
+    struct gate *gate;
+    unsigned takes;
+};
 
-static void *take_turns(void *unused)
+static void *take_turns(void *arg)
 {
-    (void)unused;
-    for (int i = 0; i < TAKES; i++)
-        if (rp_multi_submit(shared, gate_pass, &shared_gate))
-            return (void *)1;
+    const struct taker *me = arg;
+
+    for (unsigned i = 0; i < me->takes; i++)
+        for (unsigned m = 0; m < 2; m++)
+            if (me->multi[m] && rp_multi_submit(me->multi[m], gate_pass, me->gate))
+                return (void *)1;
     return NULL;
 }
 
-/* Adversary: four threads at once. The turn is one counter, so the sum is exact however they interleave. */
-Test(multi_round_robin, is_exact_over_all_threads)
+static void take_at_once(struct taker *takers, unsigned n)
 {
-    struct rp_pool_options pool = {.queue_depth = 512};
-    pthread_t threads[TAKERS];
+    pthread_t threads[2 * TAKERS];
     void *wrong;
 
-    shared = multi_make(5, 1, RP_ROUND_ROBIN, &(struct rp_multi_options){.pool = &pool});
-    for (int i = 0; i < TAKERS; i++)
-        cr_assert_eq(pthread_create(&threads[i], NULL, take_turns, NULL), 0);
-    for (int i = 0; i < TAKERS; i++) {
+    for (unsigned i = 0; i < n; i++)
+        cr_assert_eq(pthread_create(&threads[i], NULL, take_turns, &takers[i]), 0);
+    for (unsigned i = 0; i < n; i++) {
         cr_assert_eq(pthread_join(threads[i], &wrong), 0);
         cr_assert_null(wrong);
     }
+}
+
+/* What the pool given most got more than the one given least. */
+static unsigned spread(struct rp_multi *multi, unsigned pools)
+{
+    unsigned most = 0, least = UINT_MAX;
+
+    for (unsigned i = 0; i < pools; i++) {
+        unsigned n = given(multi, i);
+        most = n > most ? n : most;
+        least = n < least ? n : least;
+    }
+    return most - least;
+}
+
+/* Adversary: four threads at once. Each ends its rounds, so the sum is exact however they interleave. */
+Test(multi_round_robin, is_exact_over_all_threads)
+{
+    struct rp_pool_options pool = {.queue_depth = 512};
+    struct gate gate = {0};
+    struct rp_multi *multi = multi_make(5, 1, RP_ROUND_ROBIN, &(struct rp_multi_options){.pool = &pool});
+    struct taker takers[TAKERS];
+
+    for (unsigned i = 0; i < TAKERS; i++)
+        takers[i] = (struct taker){.multi = {multi}, .gate = &gate, .takes = TAKES};
+    take_at_once(takers, TAKERS);
     for (unsigned i = 0; i < 5; i++)
-        cr_assert_eq(given(shared, i), TAKERS * TAKES / 5);
-    open_and_end(shared, &shared_gate);
+        cr_assert_eq(given(multi, i), TAKERS * TAKES / 5);
+    open_and_end(multi, &gate);
+}
+
+/* Adversary: rounds that are never ended, of threads that end, or that meet their two multi pools in turn. */
+Test(multi_round_robin, is_off_by_no_more_than_the_threads)
+{
+    struct rp_pool_options pool = {.queue_depth = 512};
+    struct gate gate = {0};
+    struct rp_multi *multi = multi_make(5, 1, RP_ROUND_ROBIN, &(struct rp_multi_options){.pool = &pool});
+    struct rp_multi *other = multi_make(4, 1, RP_ROUND_ROBIN, &(struct rp_multi_options){.pool = &pool});
+    struct taker takers[2 * TAKERS];
+
+    for (unsigned i = 0; i < TAKERS; i++) {
+        takers[i] = (struct taker){.multi = {multi, other}, .gate = &gate, .takes = TAKES + i};
+        takers[TAKERS + i] = (struct taker){.multi = {multi}, .gate = &gate, .takes = 1 + i};
+    }
+    take_at_once(takers, 2 * TAKERS);
+    cr_assert_leq(spread(multi, 5), 2 * TAKERS);
+    cr_assert_leq(spread(other, 4), TAKERS);
+    open_and_end(multi, &gate);
+    open_and_end(other, &gate);
+}
+
+/* Each begins a round with the next pool. */
+Test(multi_round_robin, is_exact_over_threads_that_submit_once)
+{
+    struct gate gate = {0};
+    struct rp_multi *multi = multi_make(4, 2, RP_ROUND_ROBIN, NULL);
+    struct taker taker = {.multi = {multi}, .gate = &gate, .takes = 1};
+
+    for (unsigned i = 0; i < 8; i++)
+        take_at_once(&taker, 1);
+    for (unsigned i = 0; i < 4; i++)
+        cr_assert_eq(given(multi, i), 2);
+    open_and_end(multi, &gate);
 }
 
 Test(multi_round_robin, passes_over_a_full_pool)
