@@ -8,7 +8,7 @@
 #include "model.h"
 #include "override.h"
 
-enum { COROUTINES = 24, STACK_BYTES = 64 * 1024, BUFFERED = 6, TLS_BYTES = 256 };
+enum { COROUTINES = 24, STACK_BYTES = 64 * 1024, BUFFERED = 6, TLS_BYTES = 512 };
 
 /* A store that its coroutine has made and that others do not see yet. */
 struct pending {

@@ -84,6 +84,36 @@ static void blocked(void)
     close_multi();
 }
 
+/* A pool's workers are made, park, and have found many tasks at a time lately. */
+static void begin_streams(struct rp_pool *handle, unsigned workers)
+{
+    struct pool *pool = handle->handle.core;
+    int rc = rp_pool_prewarm(handle, workers);
+
+    must(rc >= 0, "prewarm: %d", rc);
+    settle(false);
+    for (unsigned i = 0; i < workers; i++) {
+        struct worker *worker = worker_at(pool, i);
+        if (worker)
+            worker->search.bursts = 16;
+    }
+}
+
+/* Of such workers two are searchers at a time, while a third one is parked. */
+static void two_searchers(void)
+{
+    open_multi(1, 3, RP_ROUND_ROBIN);
+    begin_streams(rp_multi_pool(ledger.multi, 0), 3);
+    for (int i = 0; i < 6; i++)
+        job_new();
+    for (int i = 0; i < 6; i += 2)
+        actor("submitter", submit_pair, &ledger.job[i]);
+    actors_join();
+    accepted_check();
+    all_fates_and_rest();
+    close_multi();
+}
+
 static void exchange_pools(void *arg)
 {
     unsigned first = choose(2);
@@ -307,6 +337,7 @@ static void destroy_calls(void)
 
 const struct scenario scenarios_multi[] = {
     {"multi-spread", "every strategy loses no task and leaves none lying", spread},
+    {"multi-two-searchers", "two searchers at a time strand no task", two_searchers},
     {"multi-blocked", "at strict capacity every blocked submitter is served", blocked},
     {"multi-exchange", "pools come and go under submitters", exchange},
     {"multi-served-by-any", "room in any pool serves all that wait", served_by_any},

@@ -548,11 +548,11 @@ uint64_t schedule_run(const struct scenario *scenario, uint64_t seed, bool trace
 {
     uint64_t name = 0;
 
-    stacks_make();
     for (const char *c = scenario->name; *c; c++)
         name = name * 31 + (unsigned char)*c;
     random_state = mix(mix(seed) ^ name) | 1;
     model = (struct model){.trace = traced, .calm = true, .now = START_NS, .seed = seed, .scenario = scenario};
+    stacks_make();
     for (int i = 0; i < COROUTINES; i++)
         coroutines[i].state = UNUSED, coroutines[i].actor = coroutines[i].service = false;
     started = 0;
