@@ -78,6 +78,16 @@ static inline void cpu_pause(unsigned turns)
 
 #endif
 
+/* Brings the line to this CPU as its own, for a write that is to come. */
+static inline void prefetch_to_write(const void *line)
+{
+#if defined(__x86_64__)
+    __asm__("prefetchw %0" : : "m"(*(const char *)line)); /* the builtin fetches it to be shared, without -mprfchw */
+#else
+    __builtin_prefetch(line, 1);
+#endif
+}
+
 /* Words written by different threads stand this far apart: a pair of cache lines, as x86 prefetches them in pairs. */
 #define CACHE_APART 128
 
