@@ -58,19 +58,17 @@ class Program:
         return run
 
     def scale(self, options):
-        """Finds the number of tasks that takes about the time asked for: by three tries at most. Returns a try that
-        was long enough, or has failed: it is the first run."""
+        """Finds the number of tasks that takes about the time asked for, by a few tries, as in a short run a thousand
+        threads do little but begin. Returns a try that was long enough, or has failed: it is the first run."""
         wanted = options.seconds * self.seconds
-        for _ in range(3):
+        for _ in range(6):
             run = measure.run_once(self.command + [f"tasks={self.tasks}", "--json"], options.limit)
-            before, run["tasks"] = self.tasks, self.tasks
+            run["tasks"] = self.tasks
             if "failed" in run:
                 return run
             self.tasks = int(min(max(run["figures"]["tasks_per_s"] * wanted, self.least), TASKS_MOST))
-            if run["figures"]["elapsed_s"] > 0.8 * wanted:
+            if run["figures"]["elapsed_s"] > 0.7 * wanted:
                 return run
-            if self.tasks < 4 * before:
-                break
         return None
 
     def take_turn(self, options, first):

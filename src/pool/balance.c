@@ -17,6 +17,8 @@
 
 #include <errno.h>
 
+_Thread_local struct round balance_rounds[ROUNDS];
+
 bool balance_room(const struct pool *pool)
 {
     static const struct multi unweighted;
@@ -97,7 +99,7 @@ static bool auto_sample(struct multi *multi, const struct roster *roster)
 
 static const struct seat *automatic(struct multi *multi, const struct roster *roster, bool *switched)
 {
-    uint64_t turn = balance_next_turn(multi, roster->seats);
+    uint32_t turn = balance_next_turn(multi, roster->seats);
 
     if ((turn & roster->sample) == 0)
         *switched = auto_sample(multi, roster);

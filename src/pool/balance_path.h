@@ -131,9 +131,9 @@ static inline const struct seat *balance_two(const struct multi *multi, const st
 
 /* Turn t is of pool t modulo n: a division only where n is no power of two. */
 static inline __attribute__((always_inline)) const struct seat *balance_turn(const struct multi *multi,
-                                                                             const struct roster *roster, uint64_t turn)
+                                                                             const struct roster *roster, uint32_t turn)
 {
-    unsigned at = (unsigned)(roster->mask ? turn & roster->mask : turn % roster->seats);
+    unsigned at = roster->mask ? turn & roster->mask : turn % roster->seats;
 
     return multi->options.no_skip ? &roster->seat[at] : balance_from(multi, roster, at);
 }
@@ -143,17 +143,20 @@ static inline __attribute__((always_inline)) const struct seat *balance_turn(con
  * with the next pool, so that those which never end one are shared out as well; for who uses few multi pools in turn
  * there are as many rounds. Turns are numbered such that turn t is of pool t modulo seats.
  */
-static inline uint64_t balance_next_turn(struct multi *multi, unsigned seats)
-{
-    static _Thread_local struct {
-        const struct multi *multi; /* another one, made later in its place, goes on where it was */
-        uint64_t turn;
-        unsigned left;
-    } rounds[4], *round;
+struct round {
+    uint32_t serial; /* of its multi pool; 0: none */
+    uint32_t turn;
+    uint32_t left;
+};
+#define ROUNDS 4
+extern _Thread_local struct round balance_rounds[ROUNDS];
 
-    round = &rounds[multi->serial % (sizeof(rounds) / sizeof(rounds[0]))];
-    if (unlikely(round->multi != multi || !round->left)) {
-        round->multi = multi;
+static inline uint32_t balance_next_turn(struct multi *multi, unsigned seats)
+{
+    struct round *round = &balance_rounds[multi->serial % ROUNDS];
+
+    if (unlikely(round->serial != multi->serial || !round->left)) {
+        round->serial = multi->serial;
         round->turn = add_relaxed(&multi->rounds, 1) * (seats + 1); /* only counts */
         round->left = seats;
     }

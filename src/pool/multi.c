@@ -537,7 +537,7 @@ int rp_multi_create(struct rp_multi **out, unsigned pools, unsigned capacity_eac
                     const struct rp_multi_options *options)
 {
     static const struct rp_multi_options defaults;
-    static _Atomic unsigned made;
+    static _Atomic uint32_t made;
     const struct rp_multi_options *o = options ? options : &defaults;
     struct rp_allocator allocator;
 
@@ -551,7 +551,7 @@ int rp_multi_create(struct rp_multi **out, unsigned pools, unsigned capacity_eac
     if (!multi)
         return -ENOMEM;
     multi->allocator = allocator;
-    multi->serial = add_relaxed(&made, 1);     /* only counts */
+    multi->serial = add_relaxed(&made, 1) + 1; /* only counts */
     store_relaxed(&multi->strategy, strategy); /* nobody else sees it yet */
     rc = multi_init(multi, pools, capacity_each, o);
     if (!rc)

@@ -95,8 +95,8 @@ struct multi {
     void *cpus;                                   /* C: copied */
     struct reactor *reactor;                      /* C */
     struct handle *handle;                        /* C */
-    unsigned serial;                              /* C: counts those of the process */
-    alignas(CACHE_APART) _Atomic uint64_t rounds; /* of round robin */
+    uint32_t serial;                              /* C: another one for each of the process, not 0 */
+    alignas(CACHE_APART) _Atomic uint32_t rounds; /* of round robin */
 
     struct lobby lobby;
 

@@ -103,6 +103,7 @@ struct worker {
     _Atomic int64_t parked_at;                  /* o: ns; r */
     uint32_t number;                            /* constant while it is in the table */
     struct pool *pool;                          /* constant */
+    char name[16];                              /* constant: of its thread */
 
     alignas(CACHE_APART) _Atomic uint32_t state; /* o, l: enum rp_worker_state; r */
     _Atomic uint32_t hung;                       /* t, o: r */

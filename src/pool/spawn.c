@@ -52,11 +52,14 @@ static int descriptor_create(struct pool *pool, struct worker **out)
     rp_lock_acquire(&pool->lock);
     rc = table_put(&pool->table, &pool->allocator, worker, &worker->number);
     rp_lock_release(&pool->lock);
-    if (rc)
+    if (rc) {
         worker_unmap(worker);
-    else
-        *out = worker;
-    return rc;
+        return rc;
+    }
+    /* Here, as snprintf would take another page of the worker's stack. */
+    snprintf(worker->name, sizeof(worker->name), "%.9s-%u", pool->name, worker->number % 100000);
+    *out = worker;
+    return 0;
 }
 
 /* Its thread was joined, it is out of the table, and a grace period has passed. */

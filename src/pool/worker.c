@@ -373,14 +373,6 @@ static __attribute__((noinline)) void worker_loop(struct worker *worker, bool se
 
 /* --- the thread ------------------------------------------------------------------------------------------------- */
 
-static void worker_name(const struct worker *worker)
-{
-    char name[16];
-
-    snprintf(name, sizeof(name), "%.9s-%u", worker->pool->name, worker->number % 100000);
-    prctl(PR_SET_NAME, name);
-}
-
 static int worker_begin(struct worker *worker)
 {
     struct pool *pool = worker->pool;
@@ -389,7 +381,7 @@ static int worker_begin(struct worker *worker)
     if (rc)
         return rc;
     store_relaxed(&worker->tid, (uint32_t)syscall(SYS_gettid)); /* a report's figure */
-    worker_name(worker);
+    prctl(PR_SET_NAME, worker->name);
     if (pool->hooks.sched_policy &&
         sched_setscheduler(0, pool->hooks.sched_policy, &(struct sched_param){pool->hooks.sched_priority}))
         return -errno;
