@@ -56,13 +56,12 @@ static void submit_pair(void *arg)
     job_submit(&job[1]);
 }
 
-/* Every strategy beside each other, and none loses a task or leaves it lying. */
-static void spread(void)
+/* Submitters of two tasks each, who come beside each other and see all of them through. */
+static void pairs(int n)
 {
-    open_multi(2, 1, any_strategy());
-    for (int i = 0; i < 6; i++)
+    for (int i = 0; i < 2 * n; i++)
         job_new();
-    for (int i = 0; i < 6; i += 2)
+    for (int i = 0; i < 2 * n; i += 2)
         actor("submitter", submit_pair, &ledger.job[i]);
     actors_join();
     accepted_check();
@@ -70,18 +69,18 @@ static void spread(void)
     close_multi();
 }
 
+/* Every strategy beside each other, and none loses a task or leaves it lying. */
+static void spread(void)
+{
+    open_multi(2, 1, any_strategy());
+    pairs(3);
+}
+
 /* More submitters than there is room for, who come and go at the head of the list while tasks end. */
 static void blocked(void)
 {
     open_multi(1 + choose(2), 1, any_strategy());
-    for (int i = 0; i < 8; i++)
-        job_new();
-    for (int i = 0; i < 8; i += 2)
-        actor("submitter", submit_pair, &ledger.job[i]);
-    actors_join();
-    accepted_check();
-    all_fates_and_rest();
-    close_multi();
+    pairs(4);
 }
 
 /* A pool's workers are made, park, and have found many tasks at a time lately. */
@@ -104,14 +103,7 @@ static void two_searchers(void)
 {
     open_multi(1, 3, RP_ROUND_ROBIN);
     begin_streams(rp_multi_pool(ledger.multi, 0), 3);
-    for (int i = 0; i < 6; i++)
-        job_new();
-    for (int i = 0; i < 6; i += 2)
-        actor("submitter", submit_pair, &ledger.job[i]);
-    actors_join();
-    accepted_check();
-    all_fates_and_rest();
-    close_multi();
+    pairs(3);
 }
 
 static void exchange_pools(void *arg)
