@@ -45,7 +45,7 @@ static struct notes *live_with_log(int level)
 {
     static struct notes notes = {.lock = PTHREAD_MUTEX_INITIALIZER};
     struct rp_pool_options options = {
-        .name = "life", .log = note, .log_user = &notes, .log_level = level, .expiry_ns = 2 * MS};
+        .name = "life", .log = note, .log_user = &notes, .log_level = level, .expiry_ns = 300 * MS};
     struct rp_pool *pool = pool_make(1, &options);
     _Atomic uint32_t ran = 0;
 
