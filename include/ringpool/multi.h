@@ -42,10 +42,13 @@ struct rp_multi;
  * and its waiting tasks, divided by its weight.
  */
 enum rp_strategy {
-    RP_ROUND_ROBIN =
-        0,          /* each in turn. Of n * k submits in a row of a thread each of the n pools is given k, and of all
-                           that T threads submit no pool is given more than T above another. A full one is passed over
-                           (option no_skip: the turn goes to the least loaded) */
+    /*
+     * Each in turn, by each thread: of n * k submits in a row of a thread each of the n pools is given k, and of all
+     * that T threads submit no pool is given more than T above another. A thread that submits to more than four multi
+     * pools may begin anew each time that it turns to another one. A full pool is passed over (option no_skip: the turn
+     * goes to the least loaded).
+     */
+    RP_ROUND_ROBIN = 0,
     RP_LEAST_TASKS, /* the least loaded of all, never a full one. Costs a look at each pool; ends at an empty one */
     RP_TWO_CHOICES, /* the less loaded of two at random (M. Mitzenmacher, 2001): nearly as good, at a fixed cost */
     RP_RANDOM,      /* any; a full one is passed over */

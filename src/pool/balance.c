@@ -3,10 +3,10 @@
  * figures are one moment's for each pool, and may be old by the time the task arrives: a pool without room then says so,
  * and route.c goes on.
  *
- * Round robin counts rounds for all threads, and turns within a round for each thread. One counter for all turns would be
- * exact at each moment, at the price of a contended word for each submit (11 ns measured against 2). Counters of the
- * threads' own alone could promise nothing: threads that start together would choose the same pool in step, and one that
- * submits to two multi pools in turn would meet the same half of each.
+ * In round robin each thread goes around by itself. One counter for all would be exact at each moment, at the price of a
+ * contended word for each submit (11 ns measured against 2). The threads begin one pool after the other, since those that
+ * start together would else choose the same pool in step; and a thread keeps its place in each of a few multi pools, as
+ * one place for two that are used in turn would mean the same half of the pools of each.
  *
  * Loads are compared by cross-multiplying with the weights, so that nothing is divided. ants ranks by running workers,
  * which tells nothing as soon as all workers run; the load here is what is in flight and who blocks.
@@ -18,6 +18,23 @@
 #include <errno.h>
 
 _Thread_local struct round balance_rounds[ROUNDS];
+
+struct round *balance_round(struct multi *multi, unsigned seats)
+{
+    struct round *round = &balance_rounds[multi->serial % ROUNDS], *free = NULL;
+
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        if (balance_rounds[i].serial == multi->serial)
+            return &balance_rounds[i];
+        if (!balance_rounds[i].serial)
+            free = &balance_rounds[i];
+    }
+    if (free && round->serial)
+        round = free;
+    round->serial = multi->serial;
+    round->turn = add_relaxed(&multi->rounds, 1) % seats; /* only counts */
+    return round;
+}
 
 bool balance_room(const struct pool *pool)
 {
@@ -99,7 +116,7 @@ static bool auto_sample(struct multi *multi, const struct roster *roster)
 
 static const struct seat *automatic(struct multi *multi, const struct roster *roster, bool *switched)
 {
-    uint32_t turn = balance_next_turn(multi, roster->seats);
+    unsigned turn = balance_next_turn(multi, roster->seats);
 
     if ((turn & roster->sample) == 0)
         *switched = auto_sample(multi, roster);

@@ -129,39 +129,33 @@ static inline const struct seat *balance_two(const struct multi *multi, const st
     return &roster->seat[second ? b : a];
 }
 
-/* Turn t is of pool t modulo n: a division only where n is no power of two. */
 static inline __attribute__((always_inline)) const struct seat *balance_turn(const struct multi *multi,
-                                                                             const struct roster *roster, uint32_t turn)
+                                                                             const struct roster *roster, unsigned turn)
 {
-    unsigned at = roster->mask ? turn & roster->mask : turn % roster->seats;
-
-    return multi->options.no_skip ? &roster->seat[at] : balance_from(multi, roster, at);
+    return multi->options.no_skip ? &roster->seat[turn] : balance_from(multi, roster, turn);
 }
 
-/*
- * A round is one turn of each pool, and a thread has it to itself: threads share a word only to begin one. Each round begins
- * with the next pool, so that those which never end one are shared out as well; for who uses few multi pools in turn
- * there are as many rounds. Turns are numbered such that turn t is of pool t modulo seats.
- */
+/* A thread's way around the pools of a multi pool: it keeps a few, and shares a word only to begin one. */
 struct round {
-    uint32_t serial; /* of its multi pool; 0: none */
-    uint32_t turn;
-    uint32_t left;
+    uint32_t serial; /* of the multi pool; 0: none */
+    uint32_t turn;   /* the next */
 };
 #define ROUNDS 4
 extern _Thread_local struct round balance_rounds[ROUNDS];
 
-static inline uint32_t balance_next_turn(struct multi *multi, unsigned seats)
+/* The thread's for this multi pool, or a new one, which begins with the pool after the last new one's. */
+struct round *balance_round(struct multi *multi, unsigned seats);
+
+/* Whose turn it is, below seats. */
+static inline unsigned balance_next_turn(struct multi *multi, unsigned seats)
 {
     struct round *round = &balance_rounds[multi->serial % ROUNDS];
 
-    if (unlikely(round->serial != multi->serial || !round->left)) {
-        round->serial = multi->serial;
-        round->turn = add_relaxed(&multi->rounds, 1) * (seats + 1); /* only counts */
-        round->left = seats;
-    }
-    round->left--;
-    return round->turn++;
+    if (unlikely(round->serial != multi->serial))
+        round = balance_round(multi, seats);
+    unsigned turn = round->turn < seats ? round->turn : 0; /* there were more */
+    round->turn = turn + 1 == seats ? 0 : turn + 1;
+    return turn;
 }
 
 /* What the strategy says first, or for a full one what it says instead. NULL: no pool. *switched: RP_AUTO has. */

@@ -153,7 +153,7 @@ void idle_dismiss_all(struct pool *pool)
     unsigned top = take_all(pool, 0);
 
     if (top)
-        dismiss_list(pool, worker_at(pool, top - 1), PARK_EXPIRED);
+        dismiss_list(pool, worker_at(pool, top - 1), PARK_DISMISSED);
 }
 
 /* Puts a private list back onto an empty stack; those that parked meanwhile parked later and go on top of it. */

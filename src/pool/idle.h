@@ -18,7 +18,8 @@
  *     PARK_AWAKE     -> PARK_PARKING   its worker, before it pushes itself
  *     PARK_PARKING   -> PARK_SLEEPING  its worker, by CAS; failure means that it was called meanwhile
  *     either         -> PARK_NOTIFIED  whoever popped it: it is counted as searching already
- *     either         -> PARK_EXPIRED, PARK_SURPLUS   whoever took it off to end it: it is not counted as searching
+ *     either         -> one of PARK_EXPIRED, PARK_DISMISSED, PARK_SURPLUS   whoever took it off to end it: it is not
+ *                       counted as searching
  * A parked worker's sleep is ended only by whoever took it off the stack, exactly once.
  *
  * Submitter                               Worker without work
@@ -59,8 +60,11 @@
 struct pool;
 struct worker;
 
-/* EXPIRED: leave if more live than the minimum, or all is over; SURPLUS: if more live than the target. */
-enum { PARK_AWAKE, PARK_PARKING, PARK_SLEEPING, PARK_NOTIFIED, PARK_EXPIRED, PARK_SURPLUS };
+/*
+ * EXPIRED: leave if more live than the minimum, or all is over; DISMISSED: if all is over; SURPLUS: if more live than the
+ * target.
+ */
+enum { PARK_AWAKE, PARK_PARKING, PARK_SLEEPING, PARK_NOTIFIED, PARK_EXPIRED, PARK_DISMISSED, PARK_SURPLUS };
 
 struct idle {
     alignas(CACHE_APART) _Atomic uint64_t word;
@@ -97,12 +101,12 @@ bool idle_search_begin(struct pool *pool, unsigned most);
 void idle_search_end(struct pool *pool);
 
 /*
- * Parks the caller until it is called: PARK_NOTIFIED, and then it is counted as searching; PARK_EXPIRED or
- * PARK_SURPLUS. `searching` says whether it is counted so now.
+ * Parks the caller until it is called: PARK_NOTIFIED, and then it is counted as searching; PARK_EXPIRED,
+ * PARK_DISMISSED or PARK_SURPLUS. `searching` says whether it is counted so now.
  */
 uint32_t idle_park(struct pool *pool, struct worker *worker, bool searching);
 
-/* Tells every parked worker to leave. */
+/* Tells every parked worker to leave, as PARK_DISMISSED. */
 void idle_dismiss_all(struct pool *pool);
 
 /*

@@ -47,7 +47,6 @@ struct roster {
     unsigned members; /* how many of by_index are not NULL */
     unsigned slots;
     unsigned seats;  /* 0 only if there is no member */
-    uint32_t mask;   /* seats - 1 where that is a power of two, and above 0; else 0 */
     bool all_out;    /* and so all in */
     uint32_t sample; /* RP_AUTO looks at the load every so many turns, less one: a power of two, about the seats */
     struct member **by_index;
@@ -96,7 +95,7 @@ struct multi {
     struct reactor *reactor;                      /* C */
     struct handle *handle;                        /* C */
     uint32_t serial;                              /* C: another one for each of the process, not 0 */
-    alignas(CACHE_APART) _Atomic uint32_t rounds; /* of round robin */
+    alignas(CACHE_APART) _Atomic uint32_t rounds; /* that threads have begun, in round robin */
 
     struct lobby lobby;
 

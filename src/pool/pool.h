@@ -141,7 +141,8 @@ struct room {
     struct cds_list_head waiters; /* under lock: first come first */
     unsigned inside; /* under lock: workers of this pool that stand here, or sleep in a wait for a future */
     unsigned held;   /* under lock: tasks in flight on the stacks of those */
-    _Atomic uint32_t refrain, refrain_next; /* hints: naps that are not due, for so many are not after a vain one */
+    alignas(CACHE_APART) _Atomic uint32_t refrain; /* a hint: naps that are not due */
+    _Atomic uint32_t refrain_next;                 /* a hint: how many are not after the next vain one */
 };
 
 #define ATTENTION_ENDER (UINT64_C(1) << 32)

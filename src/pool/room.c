@@ -241,17 +241,22 @@ bool room_is_deep(uint64_t limit)
 }
 
 /*
- * A nap is in vain if the queue was drained before its end: the workers sleep then, and who has to be called first comes
- * later than a queue of short tasks is full again, which looks like one that drains slowly. So after a vain nap the next
- * ones are not due, twice as many each time. Submitters may overwrite each other's counts: they are hints.
+ * A nap is in vain if the queue was drained before its end: the workers sleep then, and who has to be called first
+ * comes later than a queue of short tasks is full again, which looks like one that drains slowly. From the second vain nap on
+ * some that would follow are not due, twice as many each time. Submitters may overwrite each other's counts: they are
+ * hints. Before a deep queue they do not matter.
  */
-static bool nap_is_due(struct room *room)
+static bool nap_is_due(const struct pool *pool)
+{
+    return !load_relaxed(&pool->room.refrain) || room_is_deep(load_relaxed(&pool->runq.limit));
+}
+
+static void nap_refuse(struct room *room)
 {
     uint32_t left = load_relaxed(&room->refrain);
 
     if (left)
         store_relaxed(&room->refrain, left - 1);
-    return !left;
 }
 
 static void nap_learn(struct room *room, bool vain)
@@ -269,8 +274,8 @@ static void nap_learn(struct room *room, bool vain)
 
 /*
  * Where much is in flight it pays to wait until more than one has ended, away from the words that the workers write, and
- * off the CPU if they want it. true: a nap would leave the workers enough to do, as so few have ended meanwhile, or as
- * so many are in flight that no workers can be through with half of them by its end.
+ * off the CPU if they want it. true: a nap would leave the workers enough to do, as so few have ended meanwhile and so
+ * many are left, or as so many are in flight that no workers can be through with half of them by its end.
  */
 static bool rest(struct pool *pool)
 {
@@ -286,7 +291,7 @@ static bool rest(struct pool *pool)
     }
     cpu_pause(turns);
     return turns == REST_MOST && ((runq_done(&pool->runq) - before) & FLIGHT_MASK) * REST_IN_NAP < limit / 2 &&
-           runq_flight(&pool->runq) > limit / 2 && nap_is_due(&pool->room);
+           runq_flight(&pool->runq) > limit / 2;
 }
 
 void room_nap(uint64_t limit)
@@ -303,8 +308,11 @@ static int look_around(struct pool *pool, unsigned class, bool newcomer, uint64_
     int64_t until = 0;
 
     for (;;) {
-        if (rest(pool) && newcomer)
-            return -EAGAIN;
+        if (rest(pool) && newcomer) {
+            if (nap_is_due(pool))
+                return -EAGAIN;
+            nap_refuse(&pool->room);
+        }
         for (int i = 0; i < 16; i++) {
             if (newcomer && runq_gate_shut(&pool->runq))
                 return -EAGAIN;
@@ -419,7 +427,7 @@ int room_claim(struct pool *pool, unsigned class, int64_t deadline, struct rp_ct
     int64_t pause = 50000;
     int rc = -EAGAIN;
 
-    if (pool->spin_ns && !deadline && !ctx && !me.held && !is_crowded(pool) && rest(pool)) {
+    if (pool->spin_ns && !deadline && !ctx && !me.held && !is_crowded(pool) && rest(pool) && nap_is_due(pool)) {
         uint32_t limit = load_relaxed(&pool->runq.limit); /* a hint */
         room_nap(limit);
         nap_learn(&pool->room, runq_flight(&pool->runq) < limit / 16);

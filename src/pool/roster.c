@@ -132,7 +132,6 @@ static void roster_seat(struct roster *roster)
                                                           .index = member->index,
                                                           .weight = member->weight};
     }
-    roster->mask = roster->seats & (roster->seats - 1) ? 0 : roster->seats - 1;
     roster->sample = 1;
     while (roster->sample < roster->seats && roster->sample < SAMPLE_MOST)
         roster->sample *= 2;

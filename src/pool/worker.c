@@ -8,6 +8,7 @@
 #include "pool/runq_path.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -264,6 +265,8 @@ static bool settled_leave(struct pool *pool, uint32_t least)
     return true;
 }
 
+#define IF_ALL_IS_OVER UINT_MAX
+
 /*
  * Leaves, if more than `floor` live and more than `least` have begun, or all is over: gives up its place in `alive`,
  * then looks at the queue (see idle.h). true: it is gone. false: it stays, and *searching says as what. One that expires
@@ -300,6 +303,21 @@ static bool worker_leave(struct worker *worker, unsigned floor, unsigned least, 
 stays:
     add_seq(&pool->settled, 1);
     return false;
+}
+
+/* What it was told may be true no more. */
+static bool called_leaves(struct worker *worker, uint32_t call, bool *searching)
+{
+    struct pool *pool = worker->pool;
+
+    if (call == PARK_SURPLUS)
+        return worker_leave(worker, load_seq(&pool->target), 0, searching);
+    if (call != PARK_EXPIRED)
+        return worker_leave(worker, IF_ALL_IS_OVER, 0, searching);
+    if (!worker_leave(worker, pool->min_workers, pool->min_workers, searching))
+        return false;
+    add_relaxed(&pool->expired, 1); /* a counter */
+    return true;
 }
 
 static bool is_surplus(struct pool *pool)
@@ -354,19 +372,14 @@ static __attribute__((noinline)) void worker_loop(struct worker *worker, bool se
         if (runq_closed(&pool->runq) && runq_drained(&pool->runq)) {
             if (searching)
                 idle_search_end(pool);
-            if (worker_leave(worker, pool->min_workers, 0, &searching))
+            if (worker_leave(worker, IF_ALL_IS_OVER, 0, &searching))
                 return;
         } else {
             uint32_t call = idle_park(pool, worker, searching);
             search_parked(worker);
-            bool surplus = call == PARK_SURPLUS;
-            unsigned floor = surplus ? load_seq(&pool->target) : pool->min_workers;
             searching = call == PARK_NOTIFIED;
-            if (!searching && worker_leave(worker, floor, surplus ? 0 : pool->min_workers, &searching)) {
-                if (call == PARK_EXPIRED && !runq_closed(&pool->runq))
-                    add_relaxed(&pool->expired, 1); /* a counter: here, as one that was told to may stay */
+            if (!searching && called_leaves(worker, call, &searching))
                 return;
-            }
         }
     }
 }

@@ -153,6 +153,22 @@ Test(pool_expiry, expired_counts_those_that_ended_not_those_that_were_told_to)
     pool_end(pool);
 }
 
+/* Adversary: workers that were told to end with the pool find it open again. */
+Test(pool_expiry, a_worker_that_a_release_ends_has_not_expired)
+{
+    struct rp_pool_options options = {.prealloc = true, .no_purge = true};
+
+    for (int i = 0; i < 40; i++) {
+        struct rp_pool *pool = pool_make(16, &options);
+        AWAIT(rp_pool_running(pool) == 16);
+        cr_assert_eq(rp_pool_release(pool), 0);
+        cr_assert_eq(rp_pool_reboot(pool), 0);
+        AWAIT(rp_pool_running(pool) == 16);
+        cr_assert_eq(pool_look(pool).expired, 0);
+        pool_end(pool);
+    }
+}
+
 /* One that looked for its task before that was published may have parked and expired: it is not among the three. */
 Test(pool_expiry, busy_workers_do_not_expire)
 {

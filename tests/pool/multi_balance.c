@@ -64,7 +64,25 @@ static unsigned spread(struct rp_multi *multi, unsigned pools)
     return most - least;
 }
 
-/* Adversary: four threads at once. Each ends its rounds, so the sum is exact however they interleave. */
+/* A thread's n * k submits are, wherever in its way around they begin. */
+Test(multi_round_robin, is_exact_from_anywhere_on)
+{
+    struct gate gate = {0};
+    struct rp_multi *multi = multi_make(3, 16, RP_ROUND_ROBIN, NULL);
+    unsigned before[3];
+
+    for (unsigned from = 0; from < 4; from++) {
+        hold(multi, &gate, 1);
+        for (unsigned i = 0; i < 3; i++)
+            before[i] = given(multi, i);
+        hold(multi, &gate, 6);
+        for (unsigned i = 0; i < 3; i++)
+            cr_assert_eq(given(multi, i) - before[i], 2);
+    }
+    open_and_end(multi, &gate);
+}
+
+/* Adversary: four threads at once. Each goes all the way around, so the sum is exact however they interleave. */
 Test(multi_round_robin, is_exact_over_all_threads)
 {
     struct rp_pool_options pool = {.queue_depth = 512};
@@ -80,37 +98,41 @@ Test(multi_round_robin, is_exact_over_all_threads)
     open_and_end(multi, &gate);
 }
 
-/* Adversary: rounds that are never ended, of threads that end, or that meet their two multi pools in turn. */
+/* Adversary: threads that submit a little and end, and such as meet two or more multi pools in turn. */
 Test(multi_round_robin, is_off_by_no_more_than_the_threads)
 {
     struct rp_pool_options pool = {.queue_depth = 512};
     struct gate gate = {0};
-    struct rp_multi *multi = multi_make(5, 1, RP_ROUND_ROBIN, &(struct rp_multi_options){.pool = &pool});
-    struct rp_multi *other = multi_make(4, 1, RP_ROUND_ROBIN, &(struct rp_multi_options){.pool = &pool});
+    struct rp_multi *all[6]; /* the first and the fifth begin at the same place of a thread's */
     struct taker takers[2 * TAKERS];
 
+    for (unsigned i = 0; i < 6; i++)
+        all[i] = multi_make(2 + i % 4, 1, RP_ROUND_ROBIN, &(struct rp_multi_options){.pool = &pool});
     for (unsigned i = 0; i < TAKERS; i++) {
-        takers[i] = (struct taker){.multi = {multi, other}, .gate = &gate, .takes = TAKES + i};
-        takers[TAKERS + i] = (struct taker){.multi = {multi}, .gate = &gate, .takes = 1 + i};
+        takers[i] = (struct taker){.multi = {all[0], all[4]}, .gate = &gate, .takes = TAKES + i};
+        takers[TAKERS + i] = (struct taker){.multi = {all[0], all[1 + i % 3]}, .gate = &gate, .takes = 1 + i};
     }
     take_at_once(takers, 2 * TAKERS);
-    cr_assert_leq(spread(multi, 5), 2 * TAKERS);
-    cr_assert_leq(spread(other, 4), TAKERS);
-    open_and_end(multi, &gate);
-    open_and_end(other, &gate);
+    for (unsigned i = 0; i < 6; i++)
+        cr_assert_leq(spread(all[i], 2 + i % 4), 2 * TAKERS, "multi pool %u", i);
+    for (unsigned i = 0; i < 6; i++)
+        open_and_end(all[i], &gate);
 }
 
-/* Each begins a round with the next pool. */
+/* Each begins with the next pool, whatever others do meanwhile. */
 Test(multi_round_robin, is_exact_over_threads_that_submit_once)
 {
     struct gate gate = {0};
-    struct rp_multi *multi = multi_make(4, 2, RP_ROUND_ROBIN, NULL);
+    struct rp_multi *multi = multi_make(4, 8, RP_ROUND_ROBIN, NULL);
     struct taker taker = {.multi = {multi}, .gate = &gate, .takes = 1};
 
-    for (unsigned i = 0; i < 8; i++)
+    hold(multi, &gate, 4);
+    for (unsigned i = 0; i < 8; i++) {
         take_at_once(&taker, 1);
+        hold(multi, &gate, 2);
+    }
     for (unsigned i = 0; i < 4; i++)
-        cr_assert_eq(given(multi, i), 2);
+        cr_assert_eq(given(multi, i), 1 + 2 + 4);
     open_and_end(multi, &gate);
 }
 
