@@ -276,11 +276,13 @@ static bool worker_leave(struct worker *worker, unsigned floor, unsigned least, 
 {
     struct pool *pool = worker->pool;
     uint32_t alive = load_seq(&pool->alive);
+    unsigned standing = pool->min_workers;
 
     *searching = false;
     if (runq_closed(&pool->runq)) {
         least = 0;
         floor = runq_drained(&pool->runq) ? 0 : alive;
+        standing = pool->standing;
     }
     if (!settled_leave(pool, least))
         return false;
@@ -288,7 +290,7 @@ static bool worker_leave(struct worker *worker, unsigned floor, unsigned least, 
         if (alive <= floor)
             goto stays;
     } while (!cas_seq(&pool->alive, &alive, alive - 1));
-    if (!runq_closed(&pool->runq) && alive - 1 < pool->min_workers) { /* a reboot counted on us */
+    if (!runq_closed(&pool->runq) && alive - 1 < standing) { /* a reboot counted on us */
         add_seq(&pool->alive, 1);
         goto stays;
     }
