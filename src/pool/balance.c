@@ -3,10 +3,10 @@
  * figures are one moment's for each pool, and may be old by the time the task arrives: a pool without room then says so,
  * and route.c goes on.
  *
- * In round robin each thread goes around by itself. One counter for all would be exact at each moment, at the price of a
- * contended word for each submit (11 ns measured against 2). The threads begin one pool after the other, since those that
- * start together would else choose the same pool in step; and a thread keeps its place in each of a few multi pools, as
- * one place for two that are used in turn would mean the same half of the pools of each.
+ * In round robin each thread goes around by itself. One counter for all would be exact at each moment, at the price of
+ * a contended word for each submit (11 ns measured against 2). The threads begin one pool after the other, since those
+ * that start together would else choose the same pool in step; and a thread keeps its place in each of a few multi
+ * pools, as one place for two that are used in turn would mean the same half of the pools of each.
  *
  * Loads are compared by cross-multiplying with the weights, so that nothing is divided. ants ranks by running workers,
  * which tells nothing as soon as all workers run; the load here is what is in flight and who blocks.

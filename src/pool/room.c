@@ -242,9 +242,9 @@ bool room_is_deep(uint64_t limit)
 
 /*
  * A nap is in vain if the queue was drained before its end: the workers sleep then, and who has to be called first
- * comes later than a queue of short tasks is full again, which looks like one that drains slowly. From the second vain nap on
- * some that would follow are not due, twice as many each time. Submitters may overwrite each other's counts: they are
- * hints. Before a deep queue they do not matter.
+ * comes later than a queue of short tasks is full again, which looks like one that drains slowly. From the second vain
+ * nap on some that would follow are not due, twice as many each time. Submitters may overwrite each other's counts: they
+ * are hints. Before a deep queue they do not matter.
  */
 static bool nap_is_due(const struct pool *pool)
 {

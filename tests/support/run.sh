@@ -4,9 +4,9 @@
 #   tests/support/run.sh io_uring|epoll RUNNER
 #
 # Succeeds only if tests ran, all passed, and no sanitizer has left a report; with PART, the name of one of several runs,
-# all its tests may have been skipped. Criterion's own synthesis is the last line when all is well. A run that takes longer than RUN_TIMEOUT
-# seconds is ended: a child that a test left behind can keep Criterion waiting past its own time limit. RP_TEST_BACKEND
-# tells the tests which backend they were given.
+# all its tests may have been skipped. Criterion's own synthesis is the last line when all is well. A run that takes
+# longer than RUN_TIMEOUT seconds is ended: a child that a test left behind can keep Criterion waiting past its own time
+# limit. RP_TEST_BACKEND tells the tests which backend they were given.
 #
 # Criterion's runner itself may abort: "Could not spawn test instance: Protocol error" was seen twice in some thirty runs
 # on a machine where others ran tests and process ids came round within seconds (it hands a child its orders in a file of
