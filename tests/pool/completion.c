@@ -5,6 +5,7 @@
  */
 #include "pool/completion.h"
 #include "life.h"
+#include "seed.h"
 
 #include "base/rcu.h"
 
@@ -20,15 +21,6 @@ static struct rp_cq *cq_make(const struct rp_cq_options *options)
 
     cr_assert_eq(rc, 0, "create: %s", rp_strerror(rc));
     return cq;
-}
-
-static unsigned seed_of(const char *test)
-{
-    const char *given = getenv("RP_TEST_SEED");
-    unsigned seed = given ? (unsigned)strtoul(given, NULL, 0) : (unsigned)rp_now();
-
-    fprintf(stderr, "%s: RP_TEST_SEED=%u\n", test, seed);
-    return seed;
 }
 
 /* --- posting threads -------------------------------------------------------------------------------------------- */

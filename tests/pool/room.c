@@ -2,6 +2,7 @@
  * Blocked submitters: who gets in, in what order, who may pass them, and that none stays behind, however its wait ends.
  */
 #include "gates.h"
+#include "seed.h"
 #include "stopped.h"
 
 #include <signal.h>
@@ -240,10 +241,8 @@ Test(room, a_submitter_that_times_out_leaves_nothing_behind)
  */
 Test(room, a_submitter_that_times_out_passes_the_room_on)
 {
-    const char *given = getenv("RP_TEST_SEED");
-    unsigned seed = given ? (unsigned)strtoul(given, NULL, 0) : (unsigned)rp_now();
+    unsigned seed = seed_of("a_submitter_that_times_out_passes_the_room_on");
 
-    printf("RP_TEST_SEED=%u\n", seed);
     for (int round = 0; round < 100; round++) {
         struct gate gate = GATE_SHUT;
         _Atomic unsigned ran = 0, first_ran = 0;

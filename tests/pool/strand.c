@@ -6,6 +6,7 @@
 #include <ringpool/strand.h>
 
 #include "life.h"
+#include "seed.h"
 
 static struct rp_strand *strand_make(struct rp_pool *pool, const struct rp_strand_options *options)
 {
@@ -36,15 +37,6 @@ static struct rp_pool *queueing_pool(unsigned capacity)
     struct rp_pool_options options = {.queue_depth = 1024, .log_level = RP_LOG_NONE};
 
     return pool_make(capacity, &options);
-}
-
-static unsigned seed_of(const char *test)
-{
-    const char *given = getenv("RP_TEST_SEED");
-    unsigned seed = given ? (unsigned)strtoul(given, NULL, 0) : (unsigned)rp_now();
-
-    fprintf(stderr, "%s: RP_TEST_SEED=%u\n", test, seed);
-    return seed;
 }
 
 static struct rp_task booked(struct ledger *ledger)
