@@ -135,8 +135,9 @@ def judge_throughput(it):
         it.against("batch", f"{row}: >= 1.3 x one at a time", it.side(row, "tasks_per_s"),
                    it.side(row, "tasks_per_s", "ringpool-single"), 1.3, True, "M/s")
     it.against_best("CPU per task", "throughput 1/1", "cpu_ns_per_task", 1.0, more=False, unit="ns")
-    it.limit("work", "work 500 ns", "efficiency", 0.90, more=True)
-    it.limit("work", "work 5000 ns", "efficiency", 0.95, more=True)
+    for program in ("ringpool", "ringpool-unordered"):
+        it.limit("work", "work 500 ns", "efficiency", 0.90, more=True, program=program)
+        it.limit("work", "work 5000 ns", "efficiency", 0.95, more=True, program=program)
 
 
 def judge_latency(it):

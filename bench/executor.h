@@ -22,6 +22,7 @@ struct executor_config {
     unsigned queue; /* tasks accepted beyond those running, where the library bounds its queue; 0: none (strict) */
     bool strict;    /* never more in flight than workers: the submitter waits */
     bool metrics;   /* for ours */
+    bool unordered; /* for ours: tasks may start in any order */
     bool lazy;      /* workers are made when they are needed, where the library can choose */
     int backend;    /* enum backend, for ours */
 };

@@ -160,7 +160,7 @@ static double clamp_cpus(uint64_t workers)
 static int flood_main(const struct executor *executor, int argc, char **argv, bool works)
 {
     uint64_t producers = 1, workers = 1, tasks = works ? 100000 : 2000000, mode = MODE_QUEUE, queue = 1024, batch = 64;
-    uint64_t sample = 0, spin = 5000, metrics = 0, backend = 0, lazy = 0;
+    uint64_t sample = 0, spin = 5000, metrics = 0, unordered = 0, backend = 0, lazy = 0;
     struct record record;
     struct usage used = {0};
     bool json = false;
@@ -175,10 +175,11 @@ static int flood_main(const struct executor *executor, int argc, char **argv, bo
         {"queue", 0, QUEUE_MOST, &queue, "tasks that wait, unless strict", NULL},
         {"sample", 0, 1, &sample, "1: time each submit, which costs some 20 ns each", NULL},
         {"metrics", 0, 0, &metrics, "the pool's own, while it runs", yes_words},
+        {"unordered", 0, 0, &unordered, "tasks may start in any order: the pool's option of that name", yes_words},
         KEYS_OF_RINGPOOL(backend, lazy),
     };
 
-    switch (workload_args(executor, &record, keys, NKEYS(keys), NKEYS_OF_RINGPOOL + 1, argc, argv, &json)) {
+    switch (workload_args(executor, &record, keys, NKEYS(keys), NKEYS_OF_RINGPOOL + 2, argc, argv, &json)) {
     case ARGS_HELP:
         return STATUS_OK;
     case ARGS_USAGE:
@@ -207,6 +208,7 @@ static int flood_main(const struct executor *executor, int argc, char **argv, bo
         .queue = mode == MODE_STRICT ? 0 : (unsigned)queue,
         .strict = mode == MODE_STRICT,
         .metrics = metrics,
+        .unordered = unordered,
         .lazy = lazy,
         .backend = (int)backend,
     };

@@ -42,6 +42,7 @@ static int create(void **self, const struct executor_config *config)
         .prealloc = !config->lazy,
         .no_purge = !config->lazy,
         .metrics = config->metrics,
+        .unordered = config->unordered,
         .backend = backends[config->backend],
     };
     struct rp_pool *pool;

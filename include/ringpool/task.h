@@ -14,7 +14,8 @@ struct rp_ctx;
 struct rp_cq;
 
 /*
- * Order of the start among the queued tasks of a pool; first in, first out within a class. High goes before normal
+ * Order of the start among the queued tasks of a pool; first in, first out within a class (but see the option
+ * `unordered`). High goes before normal
  * before low, but of every 16 tasks that a worker takes, one goes to the oldest low task first and three to the oldest
  * normal one, so that a stream of one class cannot starve the others.
  */

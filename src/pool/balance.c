@@ -39,7 +39,7 @@ struct round *balance_round(struct multi *multi, unsigned seats)
 bool balance_room(const struct pool *pool)
 {
     static const struct multi unweighted;
-    struct seat seat = {.pool = (struct pool *)(uintptr_t)pool, .head = &runq_normal(&pool->runq)->head, .weight = 1};
+    struct seat seat = {.pool = (struct pool *)(uintptr_t)pool, .ring = runq_normal(&pool->runq), .weight = 1};
 
     return measure_of(&unweighted, &seat).rank == OPEN;
 }

@@ -20,7 +20,7 @@ struct measure {
 static inline struct measure measure_queue(const struct multi *multi, const struct seat *seat)
 {
     const struct pool *pool = seat->pool;
-    uint32_t done = head_done(load_seq(seat->head));
+    uint32_t done = ring_done(seat->ring);
     uint64_t tail = load_seq(&pool->runq.tail);
     uint32_t flight = (tail_accepted(tail) - done) & FLIGHT_MASK;
     struct measure m = {.load = flight, .weight = seat->weight};

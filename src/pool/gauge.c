@@ -165,7 +165,7 @@ int rp_pool_snapshot(const struct rp_pool *handle, struct rp_pool_snapshot *out)
     return 0;
 }
 
-static void worker_info(const struct worker *worker, struct rp_worker_info *info)
+static void worker_info(struct worker *worker, struct rp_worker_info *info)
 {
     *info = (struct rp_worker_info){
         .worker = worker->number,
@@ -176,7 +176,7 @@ static void worker_info(const struct worker *worker, struct rp_worker_info *info
     };
     if (info->state == RP_WORKER_RUNNING)
         info->label = load_acquire(&worker->label);
-    info->since = info->state == RP_WORKER_RUNNING ? load_relaxed(&worker->since) : load_relaxed(&worker->parked_at);
+    info->since = info->state == RP_WORKER_RUNNING ? worker_since(worker) : load_relaxed(&worker->parked_at);
 }
 
 int rp_pool_workers(const struct rp_pool *handle, struct rp_worker_info *out, unsigned n)
@@ -195,7 +195,7 @@ int rp_pool_workers(const struct rp_pool *handle, struct rp_worker_info *out, un
     }
     unsigned used = load_acquire(&pool->table.used);
     for (unsigned i = 0; i < used; i++) {
-        const struct worker *worker = worker_at(pool, i);
+        struct worker *worker = worker_at(pool, i);
         if (!worker)
             continue;
         if (found < n)

@@ -54,8 +54,8 @@ static struct finding examine(struct multi *multi, struct pool *pool)
     rcu_enter();
     unsigned used = load_acquire(&pool->table.used);
     for (unsigned i = 0; i < used; i++) {
-        const struct worker *worker = worker_at(pool, i);
-        if (worker && load_acquire(&worker->state) == RP_WORKER_RUNNING && load_relaxed(&worker->since) < before)
+        struct worker *worker = worker_at(pool, i);
+        if (worker && load_acquire(&worker->state) == RP_WORKER_RUNNING && worker_since(worker) < before)
             f.hung++; /* since: of this task, or of one that has just ended and hung */
     }
     rcu_exit();

@@ -34,7 +34,7 @@ struct member {
 /* A pool that may be chosen. */
 struct seat {
     struct pool *pool;
-    const _Atomic uint64_t *head; /* of its normal ring: spares who compares pools a step */
+    const struct ring *ring; /* its normal one: spares who compares pools a step */
     uint32_t index, weight;
 };
 

@@ -259,10 +259,10 @@ void ender_report(struct pool *pool, struct rp_release_report *report)
     report->blocked += room_blocked(pool);
     rcu_enter();
     for (unsigned i = 0; i < used && report->listed < 16; i++) {
-        const struct worker *worker = worker_at(pool, i);
+        struct worker *worker = worker_at(pool, i);
         if (!worker || load_acquire(&worker->state) != RP_WORKER_RUNNING)
             continue;
-        int64_t age = now - load_relaxed(&worker->since); /* a report's figure */
+        int64_t age = now - worker_since(worker);
         report->worker[report->listed].label = load_acquire(&worker->label);
         report->worker[report->listed].running_ns = age > 0 ? age : 0;
         report->listed++;
@@ -509,7 +509,7 @@ static int pool_init(struct pool *pool, unsigned capacity, const struct rp_pool_
         return rc;
     if (o->contain_signals && (rc = panic_contain_signals()))
         return rc;
-    if ((rc = runq_init(&pool->runq, &pool->allocator, workers_of(capacity), o->queue_depth)))
+    if ((rc = runq_init(&pool->runq, &pool->allocator, workers_of(capacity), o->queue_depth, o->unordered)))
         return rc;
     if ((rc = reactor_get(&pool->reactor, o->backend, o->own_reactor)))
         return rc;

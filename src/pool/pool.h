@@ -111,6 +111,7 @@ struct worker {
     _Atomic(const char *) label;                 /* o: r */
     _Atomic int64_t since;                       /* o: r: see struct rp_worker_info */
     _Atomic uint64_t tasks;                      /* o: tasks that returned; r */
+    _Atomic uint32_t unstamped;                  /* o, r: so many tasks that come do not set `since` */
     struct taker taker;                          /* o */
     int submitter_cpu;                           /* o: of its last task */
     struct search search;                        /* o */
@@ -328,6 +329,8 @@ void worker_unmap(struct worker *worker);
 void *worker_main(void *arg);
 /* Changes its state, and tells that to the log, if it wants to know. The log is the user's function: in no section. */
 void worker_turn(struct worker *worker, enum rp_worker_state state);
+/* When its task began, or it last said that it lives. Under RCU. */
+int64_t worker_since(struct worker *worker);
 void run_limit_fire(struct timer *timer);
 void run_limit_init(struct limit *limit, struct pool *pool, struct worker *worker);
 void run_limit_arm(struct limit *limit, const struct entry *entry);

@@ -50,6 +50,8 @@
 #define CROWD_LIMIT 256U
 #define REST_YIELD 16U
 #define REST_MOST 64U
+#define REST_BRISK 16U /* tasks that end in REST_MOST turns where workers are at it */
+#define REST_LONGER 4  /* times REST_MOST turns before such a queue */
 #define NAP_NS 50000
 #define NAP_MOST_NS 1000000
 #define NAP_NS_PER_TASK 8 /* a queue of empty tasks is not drained faster than one in 14 ns: half of it in a nap */
@@ -272,6 +274,27 @@ static void nap_learn(struct room *room, bool vain)
     store_relaxed(&room->refrain_next, next);
 }
 
+/* Tasks. */
+static uint32_t ended_since(const struct pool *pool, uint32_t before)
+{
+    return (runq_done(&pool->runq) - before) & FLIGHT_MASK;
+}
+
+/*
+ * Before a queue that is drained at the moment, task by task within nanoseconds, a submitter only gives the workers some
+ * room to run in, and keeps its CPU and its looks to itself. false: it is not such a queue.
+ */
+static bool rest_briskly(const struct pool *pool)
+{
+    uint32_t before = runq_done(&pool->runq);
+
+    cpu_pause(REST_MOST);
+    if (ended_since(pool, before) < REST_BRISK)
+        return false;
+    cpu_pause(REST_LONGER * REST_MOST);
+    return true;
+}
+
 /*
  * Where much is in flight it pays to wait until more than one has ended, away from the words that the workers write, and
  * off the CPU if they want it. true: a nap would leave the workers enough to do, as so few have ended meanwhile and so
@@ -285,12 +308,14 @@ static bool rest(struct pool *pool)
 
     if (room_is_deep(limit))
         return true;
+    if (turns == REST_MOST && !room_blocked(pool) && rest_briskly(pool))
+        return false;
     if (turns >= REST_YIELD) {
         sched_yield();
         before = runq_done(&pool->runq);
     }
     cpu_pause(turns);
-    return turns == REST_MOST && ((runq_done(&pool->runq) - before) & FLIGHT_MASK) * REST_IN_NAP < limit / 2 &&
+    return turns == REST_MOST && ended_since(pool, before) * REST_IN_NAP < limit / 2 &&
            runq_flight(&pool->runq) > limit / 2;
 }
 

@@ -128,7 +128,7 @@ static void roster_seat(struct roster *roster)
         const struct member *member = roster->by_index[i];
         if (member && (!load_relaxed(&member->out) || !well)) /* under the lock */
             roster->seat[roster->seats++] = (struct seat){.pool = member->pool,
-                                                          .head = &runq_normal(&member->pool->runq)->head,
+                                                          .ring = runq_normal(&member->pool->runq),
                                                           .index = member->index,
                                                           .weight = member->weight};
     }

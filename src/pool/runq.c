@@ -13,7 +13,6 @@
 #include <sched.h>
 
 /* Measured; see bench/RESULTS.md. */
-#define SHORT_TASK_NS 150
 #define LOST_TAKE_TURNS 64 /* about 1.6 us */
 
 static void ring_destroy(const struct rp_allocator *allocator, struct ring *ring)
@@ -22,6 +21,7 @@ static void ring_destroy(const struct rp_allocator *allocator, struct ring *ring
         return;
     alloc_free_aligned(allocator, ring->slots);
     alloc_free_aligned(allocator, ring->extras);
+    alloc_free_aligned(allocator, ring->shares);
     alloc_free_aligned(allocator, ring);
 }
 
@@ -42,11 +42,13 @@ static struct ring *ring_create(const struct rp_allocator *allocator, uint64_t s
     return ring;
 }
 
-int runq_init(struct runq *q, const struct rp_allocator *allocator, unsigned capacity, unsigned depth)
+int runq_init(struct runq *q, const struct rp_allocator *allocator, unsigned capacity, unsigned depth, bool shares)
 {
     uint64_t want = (uint64_t)depth + (capacity < RING_MAX ? capacity : RING_MAX);
     uint64_t size = RING_MIN;
 
+    if (shares)
+        want += RING_SLACK;
     while (size < want)
         size *= 2;
     q->size = size;
@@ -55,7 +57,7 @@ int runq_init(struct runq *q, const struct rp_allocator *allocator, unsigned cap
     if (!ring)
         return -ENOMEM;
     store_release(&q->rings[CLASS_NORMAL], ring);
-    return 0;
+    return shares ? shares_create(ring, allocator) : 0;
 }
 
 void runq_destroy(struct runq *q)
@@ -122,20 +124,25 @@ int runq_claim(struct runq *q, unsigned class, unsigned n, bool newcomer, uint64
 
 /* --- publish and take ------------------------------------------------------------------------------------------- */
 
+/* One turn of a wait for another thread that is between two instructions. */
+static void spin(unsigned turn)
+{
+    if (turn < 64)
+        cpu_relax();
+    else
+        sched_yield(); /* it was preempted: give it the CPU */
+}
+
 /* Bounded: the slot's consumer is between taking and vacating, or a worker for what fills the ring is being made. */
 void slot_await(struct slot *slot, uint64_t position)
 {
-    for (unsigned spins = 0; load_acquire(&slot->sequence) != position; spins++) {
-        if (spins < 64)
-            cpu_relax();
-        else
-            sched_yield(); /* it was preempted: give it the CPU */
-    }
+    for (unsigned spins = 0; load_acquire(&slot->sequence) != position; spins++)
+        spin(spins);
 }
 
 void runq_publish(struct runq *q, unsigned class, uint64_t position, const struct entry *entry, bool last)
 {
-    ring_publish(load_acquire(&q->rings[class]), position, entry, last);
+    ring_publish(load_acquire(&q->rings[class]), position, entry, PUBLISH_AHEAD, last);
 }
 
 /*
@@ -147,7 +154,7 @@ void taker_lost(struct taker *taker)
 {
     int64_t now = rp_now();
 
-    if (now - taker->lost_at < (int64_t)(taker->taken - taker->lost_taken) * SHORT_TASK_NS) {
+    if (now - taker->lost_at < (int64_t)(taker->taken - taker->lost_taken) * BRIEF_NS) {
         cpu_pause(LOST_TAKE_TURNS);
         now = rp_now();
     }
@@ -160,11 +167,15 @@ void ring_passed_half(struct ring *ring)
     add_seq(&ring->halves, 1);
 }
 
-static bool class_take(struct runq *q, unsigned class, struct taker *taker, struct entry *out)
+static bool class_take(struct runq *q, unsigned class, bool guarded, struct taker *taker, struct entry *out)
 {
     struct ring *ring = load_acquire(&q->rings[class]);
+    bool shared = class == CLASS_NORMAL && load_relaxed(&ring->shares_used); /* as in runq_take */
+    bool none = false;
 
-    return ring && ring_take(ring, false, taker, out);
+    if (class == CLASS_NORMAL && share_is_open(taker) && share_take(ring, taker, &none, out))
+        return true;
+    return ring && ring_take(ring, shared && guarded ? q : NULL, false, taker, out);
 }
 
 bool runq_take_by_turn(struct runq *q, struct taker *taker, struct entry *out)
@@ -186,7 +197,7 @@ bool runq_take_by_turn(struct runq *q, struct taker *taker, struct entry *out)
     unsigned turn = taker->turn++ % 16;
 
     for (unsigned i = 0; i < CLASSES; i++)
-        if (class_take(q, order[turn][i], taker, out))
+        if (class_take(q, order[turn][i], true, taker, out))
             return true;
     return false;
 }
@@ -195,8 +206,8 @@ bool runq_take_lowest(struct runq *q, struct entry *out)
 {
     struct taker taker = {0};
 
-    return class_take(q, CLASS_LOW, &taker, out) || class_take(q, CLASS_NORMAL, &taker, out) ||
-           class_take(q, CLASS_HIGH, &taker, out);
+    return class_take(q, CLASS_LOW, true, &taker, out) || class_take(q, CLASS_NORMAL, true, &taker, out) ||
+           share_steal(runq_normal(q), out) || class_take(q, CLASS_HIGH, true, &taker, out);
 }
 
 static bool class_drained(struct runq *q, unsigned class)
@@ -214,13 +225,10 @@ bool runq_take_class(struct runq *q, unsigned class, struct entry *out)
 {
     struct taker taker = {0};
 
-    for (unsigned spins = 0; !class_take(q, class, &taker, out); spins++) {
+    for (unsigned spins = 0; !class_take(q, class, false, &taker, out); spins++) {
         if (class_drained(q, class))
             return false;
-        if (spins < 64)
-            cpu_relax();
-        else
-            sched_yield(); /* the submitter was preempted: give it the CPU */
+        spin(spins);
     }
     return true;
 }
@@ -235,7 +243,7 @@ static bool ring_ready(struct ring *ring)
     return ahead(sequence, head + 1) >= 0 || (load_seq(&ring->head) & POSITION_MASK) != head;
 }
 
-bool runq_ready(struct runq *q)
+bool runq_incoming(struct runq *q)
 {
     if (ring_ready(runq_normal(q)))
         return true;
@@ -247,6 +255,12 @@ bool runq_ready(struct runq *q)
             return true;
     }
     return false;
+}
+
+/* The rings first: see share.h. */
+bool runq_ready(struct runq *q)
+{
+    return runq_incoming(q) || shares_left(runq_normal(q));
 }
 
 /*
@@ -287,9 +301,11 @@ bool runq_drained(struct runq *q)
 /* The heads are read before the tail, so that the difference is never negative. */
 unsigned runq_queued(const struct runq *q)
 {
-    uint32_t heads = (uint32_t)(sides_taken(q) + load_seq(&runq_normal(q)->head)) & FLIGHT_MASK;
+    const struct ring *ring = runq_normal(q);
+    uint32_t heads = (uint32_t)(sides_taken(q) + load_seq(&ring->head)) & FLIGHT_MASK;
+    unsigned left = shares_left(ring);
 
-    return (tail_accepted(load_seq(&q->tail)) - heads) & FLIGHT_MASK;
+    return ((tail_accepted(load_seq(&q->tail)) - heads) & FLIGHT_MASK) + left;
 }
 
 unsigned runq_flight(const struct runq *q)
@@ -300,8 +316,8 @@ unsigned runq_flight(const struct runq *q)
 }
 
 /*
- * Done with the normal head, the other heads, the tail in this order, so no difference is negative; the same once more
- * means that they were of one moment.
+ * Done, the heads, the tail in this order, so no difference is negative; the same once more means that they were of one
+ * moment. What is left in shares may be seen before it is taken there.
  */
 struct runq_counts runq_count(const struct runq *q)
 {
@@ -309,16 +325,21 @@ struct runq_counts runq_count(const struct runq *q)
     struct runq_counts counts;
 
     for (int tries = 0; tries < 8; tries++) {
+        uint32_t done = runq_done(q);
         uint64_t halves = load_seq(&ring->halves);
         uint64_t head = load_seq(&ring->head);
         uint64_t sides = sides_taken(q);
         uint64_t heads = taken_since(halves, head) + sides;
+        unsigned left = shares_left(ring);
         uint64_t tail = load_seq(&q->tail);
+        unsigned unended = ((uint32_t)heads - done) & FLIGHT_MASK;
 
-        counts.taken = ((uint32_t)heads - head_done(head)) & FLIGHT_MASK;
-        counts.queued = (tail_accepted(tail) - (uint32_t)heads) & FLIGHT_MASK;
-        counts.done = heads - counts.taken;
-        if (load_seq(&ring->head) == head && sides_taken(q) == sides && load_seq(&q->tail) == tail)
+        left = left < unended ? left : unended;
+        counts.taken = unended - left;
+        counts.queued = ((tail_accepted(tail) - (uint32_t)heads) & FLIGHT_MASK) + left;
+        counts.done = heads - unended;
+        if (load_seq(&ring->head) == head && sides_taken(q) == sides && runq_done(q) == done &&
+            load_seq(&q->tail) == tail)
             break;
     }
     return counts;

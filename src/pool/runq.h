@@ -49,8 +49,13 @@ enum { CLASS_NORMAL, CLASS_HIGH, CLASS_LOW, CLASSES }; /* values of enum rp_prio
 #define TAIL_CLOSED (UINT64_C(1) << 63)
 
 /* A ring never has fewer slots (2 is what the sequence numbers need), nor more on account of the capacity alone. */
+#ifndef RING_MIN /* the model has one of its own */
 #define RING_MIN 64U
+#endif
 #define RING_MAX 65536U
+
+/* Most workers that hold a share at a time. */
+#define SHARES_MOST 16U
 
 struct rp_cq;
 
@@ -116,9 +121,12 @@ struct ring {
     uint64_t mask; /* size - 1; constant */
     struct slot *slots;
     struct extras *extras;                      /* one for each slot */
+    struct share *shares;                       /* of the normal ring, see share.h; NULL: there are none */
+    unsigned nshares;                           /* constant */
     struct rp_lock claim_lock;                  /* side classes: from the look at the ring's room to the claim */
     alignas(CACHE_APART) _Atomic uint64_t head; /* W: by CAS; the word described above, done of the normal ring only */
     _Atomic uint64_t halves;                    /* W: how often bit 39 of the head has changed; late by one at most */
+    _Atomic uint32_t shares_used;               /* W: shares from here on were never held; only grows */
     alignas(CACHE_APART) _Atomic uint64_t tail; /* next position to claim; side classes only, under claim_lock */
 };
 
@@ -136,7 +144,8 @@ struct runq {
     const struct rp_allocator *allocator;
 };
 
-int runq_init(struct runq *q, const struct rp_allocator *allocator, unsigned capacity, unsigned depth);
+/* 0 or -ENOMEM. `shares`: workers may take several tasks at once, see share.h. */
+int runq_init(struct runq *q, const struct rp_allocator *allocator, unsigned capacity, unsigned depth, bool shares);
 void runq_destroy(struct runq *q);
 
 /* Makes the ring of a side class if it is not there. 0 or -ENOMEM. The caller holds the pool's lock. */
@@ -170,16 +179,30 @@ bool runq_take_lowest(struct runq *q, struct entry *out);
  */
 bool runq_ready(struct runq *q);
 
+/* The same without what workers have put aside for themselves. */
+bool runq_incoming(struct runq *q);
+
 /* Whether everything that was ever claimed has been taken. */
 bool runq_drained(struct runq *q);
 
 /* What who takes tasks remembers of that; its own. */
 struct taker {
-    unsigned turn;       /* of the classes */
-    uint32_t taken;      /* tasks */
-    uint32_t lost_taken; /* `taken` when it last lost a take to another, */
-    int64_t lost_at;     /* and when that was */
+    unsigned turn;        /* of the classes */
+    uint32_t taken;       /* tasks */
+    uint32_t lost_taken;  /* `taken` when it last lost a take to another, */
+    int64_t lost_at;      /* and when that was */
+    struct share *share;  /* that it holds, or NULL */
+    uint64_t word;        /* of the share, as it last left it */
+    uint64_t position;    /* of the next task in it */
+    unsigned share_most;  /* how many tasks it takes at once: by how long they were */
+    bool brief;           /* they took less than BRIEF_NS */
+    uint32_t timed_taken; /* `taken` when it last looked how long, */
+    int64_t timed_at;     /* and when that was; 0: it has had nothing to do since then */
+    int64_t looked_at;    /* at the shares of others */
 };
+
+/* A task shorter than this takes less time than its line does from one CPU to another. Measured; see bench/RESULTS.md. */
+#define BRIEF_NS 150
 
 #define DONE_ONE (UINT64_C(1) << POSITION_BITS)
 
@@ -188,15 +211,32 @@ static inline struct ring *runq_normal(const struct runq *q)
     return load_relaxed(&q->rings[CLASS_NORMAL]); /* constant since creation */
 }
 
+static inline uint32_t tail_accepted(uint64_t tail)
+{
+    return (uint32_t)((tail & POSITION_MASK) + ((tail & ~TAIL_CLOSED) >> POSITION_BITS)) & FLIGHT_MASK;
+}
+
 static inline uint32_t head_done(uint64_t head)
 {
     return (uint32_t)(head >> POSITION_BITS) & FLIGHT_MASK;
 }
 
-/* Tasks of any class that have ended, however, modulo 2^23. */
+/* What has ended in shares, modulo 2^24: see share.h. */
+uint32_t shares_done(const struct ring *ring);
+
+/* Tasks of any class that have ended, however, modulo 2^23. The head first: the sum is never more than has. */
+static inline uint32_t ring_done(const struct ring *ring)
+{
+    uint32_t done = head_done(load_seq(&ring->head));
+
+    if (__builtin_expect(load_seq(&ring->shares_used) != 0, 0))
+        done += shares_done(ring);
+    return done & FLIGHT_MASK;
+}
+
 static inline uint32_t runq_done(const struct runq *q)
 {
-    return head_done(load_seq(&runq_normal(q)->head));
+    return ring_done(runq_normal(q));
 }
 
 /* One more has. */
@@ -205,7 +245,7 @@ static inline void runq_end(struct runq *q)
     add_seq(&runq_normal(q)->head, DONE_ONE); /* [end], E1 in room.c */
 }
 
-/* Tasks accepted and not ended; tasks accepted and not taken. */
+/* Tasks accepted and not ended; tasks accepted and not begun. */
 unsigned runq_flight(const struct runq *q);
 unsigned runq_queued(const struct runq *q);
 
@@ -221,15 +261,12 @@ struct runq_counts runq_count(const struct runq *q);
 
 bool runq_closed(const struct runq *q);
 
-static inline uint32_t tail_accepted(uint64_t tail)
-{
-    return (uint32_t)((tail & POSITION_MASK) + ((tail & ~TAIL_CLOSED) >> POSITION_BITS)) & FLIGHT_MASK;
-}
-
 /* Whether one more task would be within the limit. Sequentially consistent: a blocked submitter's re-check. */
-static inline bool runq_has_room(struct runq *q)
+static inline bool runq_has_room(const struct runq *q)
 {
-    return ((tail_accepted(load_seq(&q->tail)) - runq_done(q)) & FLIGHT_MASK) < load_seq(&q->limit);
+    uint32_t done = runq_done(q);
+
+    return ((tail_accepted(load_seq(&q->tail)) - done) & FLIGHT_MASK) < load_seq(&q->limit);
 }
 
 static inline bool gate_shut_at(const struct runq *q, uint64_t tail)

@@ -6,7 +6,7 @@
 #ifndef POOL_RUNQ_PATH_H
 #define POOL_RUNQ_PATH_H
 
-#include "pool/runq.h"
+#include "pool/share.h"
 
 #include <errno.h>
 
@@ -115,17 +115,19 @@ static inline __attribute__((always_inline)) int runq_claim_normal(struct runq *
 
 /* --- publish ---------------------------------------------------------------------------------------------------- */
 
-/* The line of the slot that is so many ahead is asked for in time. Measured; see bench/RESULTS.md. */
+/* The line of the slot that is so many ahead is asked for in time: by one at a time, by a batch. Measured; see bench/RESULTS.md. */
 #define PUBLISH_AHEAD 8
+#define BATCH_AHEAD 32
 
 /* Until the consumer of the slot's former task has left it. */
 void slot_await(struct slot *slot, uint64_t position);
 
-static inline void ring_publish(struct ring *ring, uint64_t position, const struct entry *entry, bool last)
+static inline __attribute__((always_inline)) void
+ring_publish(struct ring *ring, uint64_t position, const struct entry *entry, unsigned fetch_ahead, bool last)
 {
     struct slot *slot = slot_at(ring, position);
 
-    prefetch_to_write(slot_at(ring, position + PUBLISH_AHEAD));
+    prefetch_to_write(slot_at(ring, position + fetch_ahead));
     position &= POSITION_MASK;
     if (__builtin_expect(load_acquire(&slot->sequence) != position, 0))
         slot_await(slot, position);
@@ -153,20 +155,35 @@ static inline void extras_take(const struct extras *extras, struct entry *out)
     out->timeout = extras->timeout;
 }
 
+/* Reads the task of a position that is the caller's, and frees its slot. */
+static inline __attribute__((always_inline)) void slot_empty(struct ring *ring, struct slot *slot, uint64_t position,
+                                                             struct entry *out)
+{
+    *out = (struct entry){.fn = slot->fn, .arg = slot->arg, .cpu = slot->cpu, .plain = slot->plain};
+    if (entry_has_extras(out->plain))
+        extras_take(&ring->extras[position & ring->mask], out);
+    store_release(&slot->sequence, (position + ring->mask + 1) & POSITION_MASK); /* [vacate] pairs with slots_free */
+}
+
 /* Counts a half of the positions that the head has passed. */
 void ring_passed_half(struct ring *ring);
 
 /* After a take that another was faster with. */
 void taker_lost(struct taker *taker);
 
-/* Takes the oldest published task; with `ends`, which is for the normal ring, one that was taken before ends by it. */
-static inline __attribute__((always_inline)) bool ring_take(struct ring *ring, bool ends, struct taker *taker,
-                                                            struct entry *out)
+/*
+ * Takes the oldest published task; with `ends`, which is for the normal ring, one that was taken before ends by it. With
+ * q, whose ring it is, only where share_lags allows that.
+ */
+static inline __attribute__((always_inline)) bool ring_take(struct ring *ring, const struct runq *q, bool ends,
+                                                            struct taker *taker, struct entry *out)
 {
     uint64_t head = load_relaxed(&ring->head); /* validated by the CAS */
 
     for (;;) {
         uint64_t at = head & POSITION_MASK;
+        if (q && (at % SHARE_MOST == 0 || taker->share_most > 1) && share_lags(q, at))
+            return false;
         struct slot *slot = slot_at(ring, at);
         int64_t distance = ahead(load_acquire(&slot->sequence), at + 1); /* [publish] */
 
@@ -179,10 +196,7 @@ static inline __attribute__((always_inline)) bool ring_take(struct ring *ring, b
             }
             if (__builtin_expect((next & (POSITION_MASK >> 1)) == 0, 0))
                 ring_passed_half(ring);
-            *out = (struct entry){.fn = slot->fn, .arg = slot->arg, .cpu = slot->cpu, .plain = slot->plain};
-            if (entry_has_extras(out->plain))
-                extras_take(&ring->extras[at & ring->mask], out);
-            store_release(&slot->sequence, (at + ring->mask + 1) & POSITION_MASK); /* [vacate] pairs with slots_free */
+            slot_empty(ring, slot, at, out);
             taker->taken++;
             return true;
         }
@@ -192,11 +206,33 @@ static inline __attribute__((always_inline)) bool ring_take(struct ring *ring, b
     }
 }
 
+/* Takes the next task of the caller's share; if *ends, its last one ends by that. false: what was left has been stolen. */
+static inline __attribute__((always_inline)) bool share_take(struct ring *ring, struct taker *taker, bool *ends,
+                                                             struct entry *out)
+{
+    uint64_t word = taker->word;
+
+    while (__builtin_expect(share_left(word) != 0, 1)) {
+        uint64_t next = share_after(word, *ends);
+        if (__builtin_expect(!cas_seq(&taker->share->word, &word, next), 0)) /* [end] */
+            continue;
+        uint64_t at = taker->position++ & POSITION_MASK;
+        taker->word = next;
+        taker->taken++;
+        *ends = false;
+        slot_empty(ring, slot_at(ring, at), at, out);
+        return true;
+    }
+    taker->word = word;
+    return false;
+}
+
 /* runq_take once a side class is in use. */
 bool runq_take_by_turn(struct runq *q, struct taker *taker, struct entry *out);
 
 /*
- * Takes the oldest published task of the class whose turn it is, else of any. false: none is ready.
+ * Takes the oldest published task of the class whose turn it is, else of any. false: none is ready, or share_lags
+ * forbids to take it.
  * If *owed, the caller has a task that has ended and is not in done: it is counted, and *owed reset, at the latest by a
  * take.
  */
@@ -209,7 +245,17 @@ static inline __attribute__((always_inline)) bool runq_take(struct runq *q, stru
         *owed = false;
         return runq_take_by_turn(q, taker, out);
     }
-    if (!ring_take(runq_normal(q), *owed, taker, out))
+    struct ring *ring = runq_normal(q);
+    bool open = share_is_open(taker);
+    if (!open && taker->share_most > 1) {
+        bool ends = *owed; /* a copy, so that what is handed in need not be in memory */
+        open = share_refill(q, taker, &ends);
+        *owed = ends;
+    }
+    if (open && share_take(ring, taker, owed, out))
+        return true;
+    bool shared = load_relaxed(&ring->shares_used); /* where it is late the head has not moved by a share */
+    if (!ring_take(ring, shared ? q : NULL, *owed, taker, out))
         return false;
     *owed = false;
     return true;

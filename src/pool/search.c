@@ -114,7 +114,7 @@ static bool look_around(struct pool *pool, bool rests)
         if (rests)
             wait_ns(REST_NS);
         for (unsigned looks = rests ? 1 : 16; looks; looks--) {
-            if (runq_ready(&pool->runq))
+            if (runq_incoming(&pool->runq))
                 return true;
             cpu_relax();
         }
@@ -126,7 +126,7 @@ static bool yield_around(struct pool *pool)
 {
     for (int i = 0; i < YIELDS; i++) {
         sched_yield();
-        if (runq_ready(&pool->runq))
+        if (runq_incoming(&pool->runq))
             return true;
     }
     return false;
@@ -160,10 +160,10 @@ static bool take_turns(struct pool *pool, struct search *search)
             search->refrain = search->refrain ? 2 * search->refrain : REFRAIN_LEAST;
             search->refrain = search->refrain < REFRAIN_MOST ? search->refrain : REFRAIN_MOST;
             search->bursts = -search->refrain;
-            return runq_ready(&pool->runq);
+            return runq_incoming(&pool->runq);
         }
         before = now;
-        if (runq_queued(&pool->runq) >= TURNS_ENOUGH || (i >= TURNS_LEAST && runq_ready(&pool->runq))) {
+        if (runq_queued(&pool->runq) >= TURNS_ENOUGH || (i >= TURNS_LEAST && runq_incoming(&pool->runq))) {
             search->refrain -= search->refrain > 0;
             return true;
         }

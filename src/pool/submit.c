@@ -54,7 +54,7 @@ static inline __attribute__((always_inline)) int submit_inline(const struct rp_p
         position = later;
     }
     /* NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): not set only where rc is negative, which it takes for 1 */
-    ring_publish(load_acquire(&pool->runq.rings[how.class]), position, entry, true);
+    ring_publish(load_acquire(&pool->runq.rings[how.class]), position, entry, PUBLISH_AHEAD, true);
     wake_and_exit(pool);
     return 0;
 }
@@ -108,24 +108,40 @@ struct how submit_how(const struct rp_task *task)
         .class = (unsigned)task->priority, .overload = task->overload, .deadline = task->deadline, .ctx = task->ctx};
 }
 
-/* The entry and the manner that a task asks for, or -EINVAL, -ETIMEDOUT. */
-static int task_read(const struct rp_task *task, struct entry *entry, struct how *how)
+/* 0, or -EINVAL, -ETIMEDOUT. */
+static inline int task_check_right(const struct rp_task *task)
 {
     if (!task->fn || (unsigned)task->priority > RP_PRIO_LOW || (unsigned)task->overload > RP_OVERLOAD_CALLER_RUNS ||
         task->timeout < 0)
         return -EINVAL;
-    *entry = (struct entry){
+    return submit_deadline(task->deadline);
+}
+
+/* The entry of a task that is right. */
+static inline struct entry task_entry(const struct rp_task *task, int cpu)
+{
+    return (struct entry){
         .fn = task->fn,
         .arg = task->arg,
         .dropped = task->dropped,
         .label = task->label,
         .deadline = task->deadline,
         .timeout = task->timeout,
-        .cpu = cpu_current(),
+        .cpu = cpu,
         .plain = !task->dropped && !task->label && !task->deadline && !task->timeout,
     };
+}
+
+/* The entry and the manner that a task asks for, or -EINVAL, -ETIMEDOUT. */
+static int task_read(const struct rp_task *task, struct entry *entry, struct how *how)
+{
+    int rc = task_check_right(task);
+
+    if (rc)
+        return rc;
+    *entry = task_entry(task, cpu_current());
     *how = submit_how(task);
-    return submit_deadline(task->deadline); /* last: a batch reads a task again whose deadline may have passed since */
+    return 0;
 }
 
 static __attribute__((noinline)) int submit_as_job(struct rp_pool *pool, const struct rp_task *task)
@@ -165,12 +181,10 @@ int pool_submit_job(struct rp_pool *pool, const struct entry *entry, const struc
 /* How many tasks from the first on can be claimed at once: those of its class that are not wrong. */
 static unsigned run_length(const struct rp_task *tasks, unsigned n)
 {
-    struct entry entry;
-    struct how how;
     unsigned length = 1;
 
     while (length < n && tasks[length].priority == tasks[0].priority && !task_is_job(&tasks[length]) &&
-           !task_read(&tasks[length], &entry, &how))
+           !task_check_right(&tasks[length]))
         length++;
     return length;
 }
@@ -181,8 +195,7 @@ static unsigned run_length(const struct rp_task *tasks, unsigned n)
  */
 static unsigned batch_in_section(struct pool *pool, const struct rp_task *tasks, unsigned n)
 {
-    struct entry entry;
-    struct how how;
+    unsigned class = (unsigned)tasks[0].priority;
     uint64_t position;
     int claimed = 0;
 
@@ -190,9 +203,11 @@ static unsigned batch_in_section(struct pool *pool, const struct rp_task *tasks,
         claimed = runq_claim(&pool->runq, (unsigned)tasks[0].priority, n, true, &position);
     if (claimed <= 0)
         return 0;
-    for (int i = 0; i < claimed; i++) {
-        task_read(&tasks[i], &entry, &how); /* a deadline that has passed since the check is met at the dequeue */
-        runq_publish(&pool->runq, (unsigned)tasks[0].priority, position + (unsigned)i, &entry, i + 1 == claimed);
+    struct ring *ring = load_acquire(&pool->runq.rings[class]);
+    int cpu = cpu_current();
+    for (int i = 0; i < claimed; i++) { /* a deadline that has passed since the check is met at the dequeue */
+        struct entry entry = task_entry(&tasks[i], cpu);
+        ring_publish(ring, position + (unsigned)i, &entry, BATCH_AHEAD, i + 1 == claimed);
     }
     wake_and_exit(pool); /* one decision: the wake chain does the rest */
     return (unsigned)claimed;

@@ -16,6 +16,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#define STAMP_TASKS 8
+#define TIMED_TASKS 64 /* share_learn is called after so many */
+
 /* --- states ----------------------------------------------------------------------------------------------------- */
 
 void worker_turn(struct worker *worker, enum rp_worker_state state)
@@ -40,6 +43,44 @@ static int64_t coarse_now(void)
 
     clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/*
+ * When its task began. Even the coarse clock takes a quarter of the time that a worker spends on an empty task, so
+ * of tasks known to be short one in STAMP_TASKS reads it, which says the same of the others to within microseconds. Only
+ * a task of that group after a long one would look older than it is: hence the next one reads it as soon as it is seen
+ * to have moved, as somebody has looked (worker_since), and after a time without work.
+ */
+static inline void worker_stamps(struct worker *worker)
+{
+    uint32_t left = load_relaxed(&worker->unstamped); /* own word, but for those who ask for 0 */
+
+    if (left) {
+        store_relaxed(&worker->unstamped, left - 1); /* over a 0, now and then: who asked asks again */
+        return;
+    }
+    int64_t now = coarse_now();
+    bool moved = now != load_relaxed(&worker->since); /* own word */
+    store_relaxed(&worker->since, now);               /* before the state, for health.c */
+    if (worker->taker.brief && !moved)
+        store_relaxed(&worker->unstamped, STAMP_TASKS - 1); /* as above */
+    else
+        worker->taker.brief = false;
+}
+
+int64_t worker_since(struct worker *worker)
+{
+    int64_t since = load_relaxed(&worker->since); /* a report's figure */
+
+    store_relaxed(&worker->unstamped, 0); /* a hint */
+    return since;
+}
+
+/* It has nothing to do: that time counts for no task. */
+static void worker_idles(struct worker *worker)
+{
+    worker->taker.timed_at = 0;
+    store_relaxed(&worker->unstamped, 0); /* own word */
 }
 
 static __attribute__((noinline)) void task_ended_watched(struct pool *pool, uint64_t attention)
@@ -165,7 +206,7 @@ static inline __attribute__((always_inline)) bool entry_run(struct worker *worke
                                                             const struct entry *entry)
 {
     const char *label = entry->plain ? NULL : entry->label;
-    store_relaxed(&worker->since, coarse_now());           /* a report's figure; before the state, for health.c */
+    worker_stamps(worker);
     if (load_relaxed(&worker->state) != RP_WORKER_RUNNING) /* own word */
         worker_turn(worker, RP_WORKER_RUNNING);
     if (load_relaxed(&worker->label) != label) /* own word */
@@ -202,11 +243,21 @@ static __attribute__((noinline)) bool worker_run_full(struct worker *worker, str
 }
 
 /* true as of entry_run. */
-static inline bool worker_run(struct worker *worker, struct pool *pool, const struct entry *entry)
+static inline __attribute__((always_inline)) bool worker_run(struct worker *worker, struct pool *pool,
+                                                             const struct entry *entry)
 {
     worker->submitter_cpu = entry->cpu;
-    return __builtin_expect(task_is_clear(pool, entry), 1) ? entry_run(worker, pool, entry)
-                                                           : worker_run_full(worker, *entry);
+    if (__builtin_expect(task_is_clear(pool, entry), 1))
+        return entry_run(worker, pool, entry);
+    struct entry own = {.fn = entry->fn, /* field by field: so the compiler keeps *entry in registers until here */
+                        .arg = entry->arg,
+                        .dropped = entry->dropped,
+                        .label = entry->label,
+                        .deadline = entry->deadline,
+                        .timeout = entry->timeout,
+                        .cpu = entry->cpu,
+                        .plain = entry->plain};
+    return worker_run_full(worker, own);
 }
 
 /* The task of the worker's own frame did not return. */
@@ -237,7 +288,7 @@ bool pool_help(struct pool *pool, int drop)
     struct owed completion;
     bool owed = false;
 
-    if (!runq_take(&pool->runq, &taker, &owed, &entry))
+    if (!runq_take(&pool->runq, &taker, &owed, &entry) && !share_steal(runq_normal(&pool->runq), &entry))
         return false;
     int rc = task_check(pool, &entry, &completion);
     if (rc > 0)
@@ -336,6 +387,82 @@ static inline void task_settle(struct worker *worker, bool *owed)
     worker->frame.phase = FRAME_IDLE;
 }
 
+/*
+ * Steals a task that waits behind another worker's, as share_rob, and runs it; *owed as of entry_run. Apart from the
+ * worker's loop, so that there a task is in registers.
+ */
+static __attribute__((noinline)) int worker_steals(struct worker *worker, int64_t now, bool searching, bool *owed)
+{
+    struct pool *pool = worker->pool;
+    struct entry entry;
+    int rc = share_rob(runq_normal(&pool->runq), now, &entry);
+
+    if (rc != 1)
+        return rc;
+    if (searching)
+        idle_search_end(pool);
+    *owed = worker_run(worker, pool, &entry);
+    return 1;
+}
+
+/*
+ * Where the head may not go on before a task begins that waits in a share: steals that one, and runs it, as worker_steals.
+ * A holder that is so far behind others was preempted, as a rule, and often by the very one that finds it so, while
+ * another CPU is free: who sleeps for a moment leaves it this one, and wakes up on that. What has ended is counted.
+ */
+static __attribute__((noinline)) int worker_catches_up(struct worker *worker, bool *searching, bool *owed)
+{
+    struct pool *pool = worker->pool;
+    struct ring *ring = runq_normal(&pool->runq);
+    _Atomic uint32_t nobody = 0;
+    struct entry entry;
+
+    if (!load_relaxed(&ring->shares_used) || !share_lags(&pool->runq, load_seq(&ring->head))) /* late: looks again */
+        return 0;
+    if (*searching)
+        idle_search_end(pool);
+    *searching = false;
+    if (SHARE_NAP_NS)
+        futex_wait(&nobody, 0, rp_after(SHARE_NAP_NS));
+    cpu_relax();
+    if (!share_lags(&pool->runq, load_seq(&ring->head)) || !share_steal(ring, &entry))
+        return -EAGAIN;
+    *owed = worker_run(worker, pool, &entry);
+    return 1;
+}
+
+/* From time to time a worker looks whether tasks wait behind others', however much it has to do itself. */
+static inline bool look_is_due(const struct worker *worker)
+{
+    return load_relaxed(&worker->since) - worker->taker.looked_at >= SHARE_LOOK_NS; /* own word */
+}
+
+/* Returns what is owed then. One that finds such a task looks again after it. */
+static __attribute__((noinline)) bool worker_looks(struct worker *worker, bool owed)
+{
+    int64_t now = load_relaxed(&worker->since); /* own word */
+
+    task_settle(worker, &owed);
+    if (worker_steals(worker, now, false, &owed) != 1)
+        worker->taker.looked_at = now;
+    return owed;
+}
+
+/* After a task. false: the worker is gone. */
+static inline __attribute__((always_inline)) bool worker_goes_on(struct worker *worker, struct pool *pool, bool *owed,
+                                                                 bool *searching)
+{
+    if (__builtin_expect(load_relaxed(&pool->forked) != 0, 0))
+        return false; /* in a child that returned from the task that forked: it ends as a thread does */
+    if (__builtin_expect(look_is_due(worker), 0))
+        *owed = worker_looks(worker, *owed);
+    if (__builtin_expect(!is_surplus(pool), 1))
+        return true;
+    task_settle(worker, owed);
+    share_leave(&worker->taker);
+    return !worker_leave(worker, load_seq(&pool->target), 0, searching);
+}
+
 /* Apart from the function that sets the landing of panics, in which no variable could stay in a register. */
 static __attribute__((noinline)) void worker_loop(struct worker *worker, bool searching)
 {
@@ -346,6 +473,8 @@ static __attribute__((noinline)) void worker_loop(struct worker *worker, bool se
     for (;;) {
         bool ended = owed;
         bool taken = runq_take(&pool->runq, &worker->taker, &owed, &entry);
+        if (__builtin_expect(worker->taker.taken - worker->taker.timed_taken >= TIMED_TASKS, 0))
+            share_learn(runq_normal(&pool->runq), &worker->taker);
         if (ended && !owed) {
             worker->frame.phase = FRAME_IDLE;
             look_after_end(pool);
@@ -356,18 +485,31 @@ static __attribute__((noinline)) void worker_loop(struct worker *worker, bool se
                 searching = false;
             }
             owed = worker_run(worker, pool, &entry);
-            if (__builtin_expect(load_relaxed(&pool->forked) != 0, 0))
-                return; /* in a child that returned from the task that forked: it ends as a thread does */
-            if (__builtin_expect(is_surplus(pool), 0)) {
-                task_settle(worker, &owed);
-                if (worker_leave(worker, load_seq(&pool->target), 0, &searching))
-                    return;
-            }
+            if (!worker_goes_on(worker, pool, &owed, &searching))
+                return;
             continue;
         }
         task_settle(worker, &owed);
-        if (search_for_work(worker, &searching))
+        bool stole_owed = false; /* so that `owed` need not be in memory */
+        int stole = worker_catches_up(worker, &searching, &stole_owed);
+        if (stole == 0) {
+            worker_idles(worker);
+            if (search_for_work(worker, &searching))
+                continue;
+            stole = worker_steals(worker, 0, searching, &stole_owed);
+            if (stole == 1)
+                searching = false;
+            else if (!searching)
+                stole = 0; /* somebody else does, or will be called */
+        }
+        if (stole == 1) {
+            owed = stole_owed;
+            if (!worker_goes_on(worker, pool, &owed, &searching))
+                return;
+        }
+        if (stole)
             continue;
+        share_leave(&worker->taker);
         if (load_relaxed(&worker->state) != RP_WORKER_IDLE) /* own word */
             worker_turn(worker, RP_WORKER_IDLE);
         store_relaxed(&worker->label, NULL);
@@ -457,6 +599,7 @@ static void worker_exits(void *arg)
         worker->frame.signal = 0;
         worker_panicked(worker);
     }
+    share_leave(&worker->taker);
     if (worker->enlisted) {
         worker->enlisted = false;
         if (worker->begun) {
@@ -501,6 +644,7 @@ void *worker_main(void *arg)
     struct pool *pool = worker->pool;
 
     worker->submitter_cpu = -1;
+    worker->taker = (struct taker){.share_most = SHARE_FIRST};
     search_init(&worker->search);
     worker->begun = worker->started = worker->panicked = worker->holds = false;
     frame_push(&worker->frame, pool, worker);

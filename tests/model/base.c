@@ -137,6 +137,27 @@ unsigned cpu_allowed(void)
     return model.cpus_differ ? 2 : 1;
 }
 
+void share_plan(unsigned first, unsigned depth)
+{
+    model.share_first = first;
+    model.share_depth = depth;
+}
+
+unsigned model_share_first(void)
+{
+    return model.share_first;
+}
+
+unsigned model_share_depth(void)
+{
+    return model.share_depth;
+}
+
+int64_t model_share_look_ns(void)
+{
+    return model.share_looks ? 0 : FOREVER;
+}
+
 /* All on one CPU: nobody looks around. Otherwise workers do, which makes schedules long. */
 int cpu_current(void)
 {

@@ -73,6 +73,8 @@ struct model {
     unsigned thread_failures, allocation_failures;
     bool settling, settling_with_time;
     bool cpus_differ;
+    unsigned share_first, share_depth; /* 1: workers take one task at a time */
+    bool share_looks;                  /* busy workers look at each turn whether one rests */
     uint64_t seed;
     const struct scenario *scenario;
 };

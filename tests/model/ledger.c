@@ -29,6 +29,7 @@ struct rp_pool *another_pool(unsigned capacity, const struct rp_pool_options *op
     o.log_level = RP_LOG_NONE;
     o.no_purge = !o.expiry_ns;
     o.on_panic = on_panic;
+    o.unordered = model.share_first > 1;
     int rc = rp_pool_create(&pool, capacity, &o);
     must(rc == 0, "create: %s", rp_strerror(rc));
     return pool;

@@ -65,6 +65,11 @@ void model_sleep(int64_t ns);
 void fail_threads(unsigned most);
 void fail_allocations(unsigned most);
 
+/* --- shares, for this schedule ------------------------------------------------------------------------------------ */
+
+/* Workers take `first` tasks at once where `depth` more are published behind them. */
+void share_plan(unsigned first, unsigned depth);
+
 /* --- memory ----------------------------------------------------------------------------------------------------- */
 
 /* Freed memory of this allocator is poisoned and never given out again; an atomic access to it is a violation. */

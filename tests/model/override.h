@@ -121,6 +121,22 @@ static inline bool rcu_inside(void)
     return model_rcu_inside();
 }
 
+/* --- pool/runq.h, pool/share.h ---------------------------------------------------------------------------------- */
+
+#define RING_MIN 4U
+#define RING_SLACK 3U
+#define SHARE_MOST 2U
+#define SHARE_NAP_NS 0
+#define SHARE_CPUS 2U
+
+/* Of the schedule: what a worker takes at once, how many tasks it leaves to others, how long a share rests. */
+unsigned model_share_first(void);
+unsigned model_share_depth(void);
+int64_t model_share_look_ns(void);
+#define SHARE_FIRST model_share_first()
+#define SHARE_DEPTH model_share_depth()
+#define SHARE_LOOK_NS model_share_look_ns()
+
 /* --- base/cpu.h ------------------------------------------------------------------------------------------------- */
 
 #define BASE_CPU_H

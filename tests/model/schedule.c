@@ -530,6 +530,9 @@ static void plan(void)
     model.flush = choose(3);
     model.spurious = chance(2) ? 0 : 2 + choose(6);
     model.cpus_differ = chance(4);
+    model.share_first = chance(2) ? 1 : 2 + choose(3);
+    model.share_depth = choose(2);
+    model.share_looks = chance(2);
     model.next_turn = UINT64_MAX;
 }
 

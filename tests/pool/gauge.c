@@ -69,6 +69,53 @@ Test(gauge, each_gauge_says_what_its_word_means)
     finish(pool);
 }
 
+static void nothing(void *arg)
+{
+    (void)arg;
+}
+
+/* When the only worker's task began, as it says. */
+static int64_t begun(const struct rp_pool *pool)
+{
+    struct rp_worker_info info;
+
+    cr_assert_eq(rp_pool_workers(pool, &info, 1), 1);
+    cr_assert_eq(info.state, RP_WORKER_RUNNING);
+    return info.since;
+}
+
+/*
+ * Of a stream of brief tasks only some read the clock: one that turns out long is as old as it is all the same, and so is
+ * another one right after it.
+ */
+Test(gauge, a_long_task_among_brief_ones_is_as_old_as_it_is)
+{
+    enum { COARSE = 20 * 1000 * 1000 }; /* a clock of 100 Hz, and some */
+    struct rp_pool *pool = pool_of(1, &(struct rp_pool_options){.queue_depth = 4096, .no_purge = true});
+
+    for (int round = 0; round < 16; round++) {
+        struct gate first = GATE_SHUT, second = GATE_SHUT;
+        for (int i = 0; i < 2000 + round; i++)
+            cr_assert_eq(rp_pool_submit(pool, nothing, NULL), 0);
+        pass_time_until(rp_now() + COARSE); /* they are over, and it sleeps or not */
+        int64_t before = rp_now();
+        for (int i = 0; i < 1000 + round; i++)
+            cr_assert_eq(rp_pool_submit(pool, nothing, NULL), 0);
+        cr_assert_eq(rp_pool_submit(pool, gate_hold, &first), 0);
+        cr_assert_eq(rp_pool_submit(pool, gate_hold, &second), 0);
+        ASSERT_EVENTUALLY(first.inside == 1);
+        cr_assert_geq(begun(pool), before - COARSE);
+        pass_time_until(rp_now() + 3 * COARSE);
+        int64_t opened = rp_now();
+        gate_open(&first);
+        ASSERT_EVENTUALLY(second.inside == 1);
+        cr_assert_geq(begun(pool), opened - COARSE, "as old as the one before it");
+        gate_open(&second);
+        ASSERT_EVENTUALLY(nothing_in_flight(pool));
+    }
+    finish(pool);
+}
+
 static void panics(void *arg)
 {
     (void)arg;
