@@ -160,6 +160,26 @@ void submit_job(void *arg)
     job_submit(arg);
 }
 
+void submit_batch(void *arg)
+{
+    struct chore *first = arg;
+
+    jobs_submit_batch(first, (unsigned)(&ledger.job[ledger.jobs] - first));
+}
+
+void open_gate(void *arg)
+{
+    gate_open(arg);
+}
+
+void release(void *arg)
+{
+    int rc = rp_pool_release(ledger.pool);
+
+    (void)arg;
+    must(rc == 0, "release: %d", rc);
+}
+
 void fates_check(void)
 {
     for (unsigned i = 0; i < ledger.jobs; i++) {
@@ -221,6 +241,14 @@ void pool_rest_check(const struct pool *pool)
          "no tick at rest though something can expire");
     must(!runq_closed(&pool->runq) || pool->alive == 0, "%u workers alive after the release", pool->alive);
     model.calm = false;
+}
+
+void released(void)
+{
+    settle(false);
+    fates_check();
+    must(rp_pool_running(ledger.pool) == 0, "%u workers after the release", rp_pool_running(ledger.pool));
+    rest_check();
 }
 
 static void snapshot_check(void)

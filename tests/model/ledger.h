@@ -51,6 +51,10 @@ int jobs_submit_batch(struct chore *first, unsigned n);
 
 /* As actors: submit the job arg; submit three in a row (arg: the first). */
 void submit_job(void *arg);
+/* As actors: submit all jobs from arg on as a batch; open the gate arg; release the pool. */
+void submit_batch(void *arg);
+void open_gate(void *arg);
+void release(void *arg);
 
 /* Every accepted job met exactly one fate, every refused one none. */
 void fates_check(void);
@@ -60,6 +64,8 @@ void accepted_check(void);
 void rest_check(void);
 struct pool;
 void pool_rest_check(const struct pool *pool);
+/* After a release: what was accepted is over, and no worker lives. */
+void released(void);
 /* settle without time, then all three. */
 void all_done(void);
 /* Destroys the pool and checks the fates. */

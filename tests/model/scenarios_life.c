@@ -60,22 +60,6 @@ static void expiry_minimum(void)
 
 /* --- release ---------------------------------------------------------------------------------------------------- */
 
-static void release(void *arg)
-{
-    int rc = rp_pool_release(ledger.pool);
-
-    (void)arg;
-    must(rc == 0, "release: %d", rc);
-}
-
-static void released(void)
-{
-    settle(false);
-    fates_check();
-    must(rp_pool_running(ledger.pool) == 0, "%u workers after the release", rp_pool_running(ledger.pool));
-    rest_check();
-}
-
 /* What was accepted before the release runs, what comes later is told so, and no worker stays. */
 static void release_submit(void)
 {

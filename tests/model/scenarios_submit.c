@@ -84,13 +84,6 @@ static void dependent_chain(void)
     close_pool();
 }
 
-static void submit_batch(void *arg)
-{
-    struct chore *first = arg;
-
-    jobs_submit_batch(first, (unsigned)(&ledger.job[ledger.jobs] - first));
-}
-
 /* One wake-up decision for a batch of tasks that need each other: the wake chain has to do the rest. */
 static void batch(void)
 {
@@ -115,11 +108,6 @@ static void submit_then_batch(void *arg)
 
     job_submit(&job[0]);
     jobs_submit_batch(&job[1], 2);
-}
-
-static void open_gate(void *arg)
-{
-    gate_open(arg);
 }
 
 /*

@@ -113,13 +113,14 @@ static void dump(void)
         }
         fprintf(stderr,
                 "pool %u: capacity %u, depth %u, expiry %" PRId64 " us, min %u, prealloc %d, extra %u, overload %d, "
-                "release %d, nonblocking %d, max_blocking %u, own reactor %d, contain %d, no_purge %d, may_fail %d, "
+                "release %d, nonblocking %d, max_blocking %u, own reactor %d, contain %d, no_purge %d, unordered %d, "
+                "may_fail %d, "
                 "calm %d, ending %d\n"
                 "    released %d, over %d, destroyed %d, allocated %" PRId64 ", records %u, accepted without fate %u, "
                 "without verdict %u\n",
                 t->number, t->capacity, o->queue_depth, o->expiry_ns / 1000, o->min_workers, o->prealloc, o->max_extra,
                 o->overload, o->release_policy, o->nonblocking, o->max_blocking, o->own_reactor, o->contain_signals,
-                o->no_purge, t->may_fail, t->calm, (int)t->ending, t->released, t->over, t->destroyed,
+                o->no_purge, o->unordered, t->may_fail, t->calm, (int)t->ending, t->released, t->over, t->destroyed,
                 (int64_t)t->allocated, used, open, untold);
         int rc = t->pool ? rp_pool_snapshot(t->pool, &s) : -ESHUTDOWN;
         if (rc) {
@@ -515,7 +516,7 @@ static void act(struct record *r)
     if (c < 45000)
         return;
     if (c < 68000)
-        spin(rnd(30000));
+        spin(rnd(t->options.unordered ? 2000 : 30000));
     else if (c < 82000 && r->generation < NESTING)
         for (unsigned n = 1 + rnd(3); n; n--)
             submit_some(t, r->generation + 1);
@@ -655,6 +656,9 @@ static void options_roll(struct trial *t)
     t->ending = (enum ending)rnd(ENDINGS);
     t->allocator = (struct rp_allocator){count_malloc, count_calloc, count_free, t};
     o->queue_depth = one_in(3) ? 0 : rnd(65);
+    o->unordered = one_in(3);
+    if (o->unordered && !one_in(4)) /* deep enough, and its tasks short enough, for workers to take several at once */
+        o->queue_depth = 200 + rnd(800);
     o->expiry_ns = mix == MIX_EXPIRY || one_in(2) ? 1000000 : 1000000 + rnd(50000000);
     o->no_purge = mix != MIX_EXPIRY && one_in(8);
     o->overload = t->discards ? (int)rnd(6) : one_in(4) ? RP_OVERLOAD_FAIL : RP_OVERLOAD_DEFAULT;
