@@ -109,7 +109,7 @@ struct how submit_how(const struct rp_task *task)
 }
 
 /* 0, or -EINVAL, -ETIMEDOUT. */
-static inline int task_check_right(const struct rp_task *task)
+static inline int task_validate(const struct rp_task *task)
 {
     if (!task->fn || (unsigned)task->priority > RP_PRIO_LOW || (unsigned)task->overload > RP_OVERLOAD_CALLER_RUNS ||
         task->timeout < 0)
@@ -135,7 +135,7 @@ static inline struct entry task_entry(const struct rp_task *task, int cpu)
 /* The entry and the manner that a task asks for, or -EINVAL, -ETIMEDOUT. */
 static int task_read(const struct rp_task *task, struct entry *entry, struct how *how)
 {
-    int rc = task_check_right(task);
+    int rc = task_validate(task);
 
     if (rc)
         return rc;
@@ -184,7 +184,7 @@ static unsigned run_length(const struct rp_task *tasks, unsigned n)
     unsigned length = 1;
 
     while (length < n && tasks[length].priority == tasks[0].priority && !task_is_job(&tasks[length]) &&
-           !task_check_right(&tasks[length]))
+           !task_validate(&tasks[length]))
         length++;
     return length;
 }

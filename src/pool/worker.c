@@ -448,14 +448,23 @@ static __attribute__((noinline)) bool worker_looks(struct worker *worker, bool o
     return owed;
 }
 
+/* In a child that has returned from the task that forked: the worker ends as a thread does. */
+static inline bool is_in_child(const struct pool *pool)
+{
+    return __builtin_expect(load_relaxed(&pool->forked) != 0, 0);
+}
+
 /* After a task. false: the worker is gone. */
 static inline __attribute__((always_inline)) bool worker_goes_on(struct worker *worker, struct pool *pool, bool *owed,
                                                                  bool *searching)
 {
-    if (__builtin_expect(load_relaxed(&pool->forked) != 0, 0))
-        return false; /* in a child that returned from the task that forked: it ends as a thread does */
-    if (__builtin_expect(look_is_due(worker), 0))
+    if (is_in_child(pool))
+        return false;
+    if (__builtin_expect(look_is_due(worker), 0)) {
         *owed = worker_looks(worker, *owed);
+        if (is_in_child(pool))
+            return false;
+    }
     if (__builtin_expect(!is_surplus(pool), 1))
         return true;
     task_settle(worker, owed);
