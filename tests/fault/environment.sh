@@ -33,8 +33,12 @@ skip() { # case, reason
     skipped=$((skipped + 1))
 }
 
-# Counts a finished run. 70 and 127: the subject could not even begin or make its own preparations: nothing was tried.
+# Counts a finished run. 70 and 127, and 126 for want of memory: the subject could not even begin, or make its own
+# preparations: nothing was tried.
 count() { # case, status
+    if [ "$2" = 126 ] && grep -q 'failed to run command.*Cannot allocate memory' "$scratch/said"; then
+        return
+    fi
     case $2 in
     0) held=$((held + 1)) ;;
     70 | 127) ;;
