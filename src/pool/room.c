@@ -282,12 +282,15 @@ static uint32_t ended_since(const struct pool *pool, uint32_t before)
 
 /*
  * Before a queue that is drained at the moment, task by task within nanoseconds, a submitter only gives the workers some
- * room to run in, and keeps its CPU and its looks to itself. false: it is not such a queue.
+ * room to run in, and keeps its CPU and its looks to itself. false: it is not such a queue, or others want the CPU: those
+ * that are blocked here, or the workers of a multi pool's other pools.
  */
 static bool rest_briskly(const struct pool *pool)
 {
     uint32_t before = runq_done(&pool->runq);
 
+    if (room_blocked(pool) || load_relaxed(&pool->owner)) /* hints */
+        return false;
     cpu_pause(REST_MOST);
     if (ended_since(pool, before) < REST_BRISK)
         return false;
@@ -308,7 +311,7 @@ static bool rest(struct pool *pool)
 
     if (room_is_deep(limit))
         return true;
-    if (turns == REST_MOST && !room_blocked(pool) && rest_briskly(pool))
+    if (turns == REST_MOST && rest_briskly(pool))
         return false;
     if (turns >= REST_YIELD) {
         sched_yield();

@@ -249,15 +249,7 @@ static inline __attribute__((always_inline)) bool worker_run(struct worker *work
     worker->submitter_cpu = entry->cpu;
     if (__builtin_expect(task_is_clear(pool, entry), 1))
         return entry_run(worker, pool, entry);
-    struct entry own = {.fn = entry->fn, /* field by field: so the compiler keeps *entry in registers until here */
-                        .arg = entry->arg,
-                        .dropped = entry->dropped,
-                        .label = entry->label,
-                        .deadline = entry->deadline,
-                        .timeout = entry->timeout,
-                        .cpu = entry->cpu,
-                        .plain = entry->plain};
-    return worker_run_full(worker, own);
+    return worker_run_full(worker, *entry);
 }
 
 /* The task of the worker's own frame did not return. */
