@@ -99,7 +99,7 @@ static int claim_side(struct runq *q, unsigned class, unsigned n, bool newcomer,
     uint64_t tail = load_seq(&q->tail);
     int rc;
     for (;;) {
-        unsigned take = ring_room(ring, position, n);
+        unsigned take = room_from(ring, load_acquire(&ring->head), position, n);
         rc = take ? claim_look(q, tail, newcomer, &take) : -EBUSY;
         if (rc) {
             uint64_t now = load_seq(&q->tail);
@@ -176,6 +176,14 @@ static bool class_take(struct runq *q, unsigned class, bool guarded, struct take
     if (class == CLASS_NORMAL && share_is_open(taker) && share_take(ring, taker, &none, out))
         return true;
     return ring && ring_take(ring, shared && guarded ? q : NULL, false, taker, out);
+}
+
+bool runq_take_guarded(struct runq *q, struct taker *taker, bool *owed, struct entry *out)
+{
+    if (!ring_take(runq_normal(q), q, *owed, taker, out))
+        return false;
+    *owed = false;
+    return true;
 }
 
 bool runq_take_by_turn(struct runq *q, struct taker *taker, struct entry *out)

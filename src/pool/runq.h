@@ -136,6 +136,7 @@ struct ring {
 struct runq {
     alignas(CACHE_APART) _Atomic uint64_t tail; /* S: the word described above */
     _Atomic uint32_t done_seen; /* S: a recent value of done: a stale one only makes a claim reload it */
+    _Atomic uint64_t head_seen; /* S: a recent value of the normal ring's head: likewise */
     alignas(CACHE_APART) _Atomic uint32_t limit; /* O: most tasks in flight */
     _Atomic uint32_t sides;                      /* O: 1 once a side ring exists */
     _Atomic uint64_t gate;                       /* room.c: newcomers claim only below it; 0: open */

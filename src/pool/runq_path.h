@@ -60,13 +60,25 @@ static inline int slots_free(const struct ring *ring, uint64_t position, unsigne
     return distance == 0 ? 0 : -EBUSY; /* above 0: the position is stale */
 }
 
-static inline unsigned ring_room(const struct ring *ring, uint64_t position, unsigned n)
+/* How many of n slots from the position on are free or about to be, where the head is or was; 0 of a stale position. */
+static inline unsigned room_from(const struct ring *ring, uint64_t head, uint64_t position, unsigned n)
 {
-    uint64_t head = load_acquire(&ring->head);
-    int64_t queued = ahead(position, head);
-    uint64_t room = queued < 0 ? 0 : ring->mask + 1 - (uint64_t)queued;
+    int64_t size = (int64_t)ring->mask + 1, room = size - ahead(position, head);
 
-    return room < n ? (unsigned)room : n;
+    return room <= 0 || room > size ? 0 : room < (int64_t)n ? (unsigned)room : n;
+}
+
+/* The same of the normal ring, whose head is only looked at where the one that is remembered leaves too little room. */
+static inline unsigned ring_room(struct runq *q, const struct ring *ring, uint64_t position, unsigned n)
+{
+    unsigned room = room_from(ring, load_relaxed(&q->head_seen), position, n); /* stale: only too little */
+
+    if (__builtin_expect(room < n, 0)) {
+        uint64_t head = load_acquire(&ring->head);
+        store_relaxed(&q->head_seen, head); /* an older one over a later one costs another look */
+        room = room_from(ring, head, position, n);
+    }
+    return room;
 }
 
 /* One look at the tail; n is how many are wanted, and become how many there are. 0: claim them by a CAS from `tail`. */
@@ -93,7 +105,7 @@ static inline __attribute__((always_inline)) int runq_claim_normal(struct runq *
         uint64_t position = tail & POSITION_MASK;
         unsigned take = n;
         int rc = claim_look(q, tail, newcomer, &take);
-        if (!rc && take > 1 && !(take = ring_room(ring, position, take)))
+        if (!rc && take > 1 && !(take = ring_room(q, ring, position, take)))
             rc = -EBUSY;
         if (!rc)
             rc = slots_free(ring, position, take);
@@ -227,8 +239,9 @@ static inline __attribute__((always_inline)) bool share_take(struct ring *ring, 
     return false;
 }
 
-/* runq_take once a side class is in use. */
+/* runq_take once a side class is in use; what it does at the head once a share is. */
 bool runq_take_by_turn(struct runq *q, struct taker *taker, struct entry *out);
+bool runq_take_guarded(struct runq *q, struct taker *taker, bool *owed, struct entry *out);
 
 /*
  * Takes the oldest published task of the class whose turn it is, else of any. false: none is ready, or share_lags
@@ -248,14 +261,22 @@ static inline __attribute__((always_inline)) bool runq_take(struct runq *q, stru
     struct ring *ring = runq_normal(q);
     bool open = share_is_open(taker);
     if (!open && taker->share_most > 1) {
-        bool ends = *owed; /* a copy, so that what is handed in need not be in memory */
+        bool ends = *owed; /* copies, here and below, so that what is handed in need not be in memory */
         open = share_refill(q, taker, &ends);
         *owed = ends;
     }
     if (open && share_take(ring, taker, owed, out))
         return true;
     bool shared = load_relaxed(&ring->shares_used); /* where it is late the head has not moved by a share */
-    if (!ring_take(ring, shared ? q : NULL, *owed, taker, out))
+    if (__builtin_expect(shared, 0)) {
+        struct entry other;
+        bool ends = *owed, taken = runq_take_guarded(q, taker, &ends, &other);
+        *owed = ends;
+        if (taken)
+            *out = other;
+        return taken;
+    }
+    if (!ring_take(ring, NULL, *owed, taker, out))
         return false;
     *owed = false;
     return true;
