@@ -122,6 +122,15 @@ int runq_claim(struct runq *q, unsigned class, unsigned n, bool newcomer, uint64
     return class == CLASS_NORMAL ? runq_claim_normal(q, n, newcomer, first) : claim_side(q, class, n, newcomer, first);
 }
 
+unsigned slots_free_first(const struct ring *ring, uint64_t position, unsigned n)
+{
+    unsigned first = 0;
+
+    while (first < n && !slots_free(ring, position + first, 1))
+        first++;
+    return first;
+}
+
 /* --- publish and take ------------------------------------------------------------------------------------------- */
 
 /* One turn of a wait for another thread that is between two instructions. */
@@ -167,7 +176,7 @@ void ring_passed_half(struct ring *ring)
     add_seq(&ring->halves, 1);
 }
 
-static bool class_take(struct runq *q, unsigned class, bool guarded, struct taker *taker, struct entry *out)
+static bool class_take(struct runq *q, unsigned class, struct taker *taker, struct entry *out)
 {
     struct ring *ring = load_acquire(&q->rings[class]);
     bool shared = class == CLASS_NORMAL && load_relaxed(&ring->shares_used); /* as in runq_take */
@@ -175,7 +184,7 @@ static bool class_take(struct runq *q, unsigned class, bool guarded, struct take
 
     if (class == CLASS_NORMAL && share_is_open(taker) && share_take(ring, taker, &none, out))
         return true;
-    return ring && ring_take(ring, shared && guarded ? q : NULL, false, taker, out);
+    return ring && ring_take(ring, shared ? q : NULL, false, taker, out);
 }
 
 bool runq_take_guarded(struct runq *q, struct taker *taker, bool *owed, struct entry *out)
@@ -205,7 +214,7 @@ bool runq_take_by_turn(struct runq *q, struct taker *taker, struct entry *out)
     unsigned turn = taker->turn++ % 16;
 
     for (unsigned i = 0; i < CLASSES; i++)
-        if (class_take(q, order[turn][i], true, taker, out))
+        if (class_take(q, order[turn][i], taker, out))
             return true;
     return false;
 }
@@ -214,8 +223,8 @@ bool runq_take_lowest(struct runq *q, struct entry *out)
 {
     struct taker taker = {0};
 
-    return class_take(q, CLASS_LOW, true, &taker, out) || class_take(q, CLASS_NORMAL, true, &taker, out) ||
-           share_steal(runq_normal(q), out) || class_take(q, CLASS_HIGH, true, &taker, out);
+    return class_take(q, CLASS_LOW, &taker, out) || share_steal(runq_normal(q), out) ||
+           class_take(q, CLASS_NORMAL, &taker, out) || class_take(q, CLASS_HIGH, &taker, out);
 }
 
 static bool class_drained(struct runq *q, unsigned class)
@@ -233,12 +242,13 @@ bool runq_take_class(struct runq *q, unsigned class, struct entry *out)
 {
     struct taker taker = {0};
 
-    for (unsigned spins = 0; !class_take(q, class, false, &taker, out); spins++) {
-        if (class_drained(q, class))
+    for (unsigned spins = 0;; spins++) {
+        if (class_take(q, class, &taker, out) || (class == CLASS_NORMAL && share_steal(runq_normal(q), out)))
+            return true;
+        if (class_drained(q, class) && (class != CLASS_NORMAL || !shares_left(runq_normal(q))))
             return false;
         spin(spins);
     }
-    return true;
 }
 
 /* --- looks ------------------------------------------------------------------------------------------------------ */

@@ -60,6 +60,9 @@ static inline int slots_free(const struct ring *ring, uint64_t position, unsigne
     return distance == 0 ? 0 : -EBUSY; /* above 0: the position is stale */
 }
 
+/* How many of n slots from the position on are free: one before the last is kept where a task lags in a share. */
+unsigned slots_free_first(const struct ring *ring, uint64_t position, unsigned n);
+
 /* How many of n slots from the position on are free or about to be, where the head is or was; 0 of a stale position. */
 static inline unsigned room_from(const struct ring *ring, uint64_t head, uint64_t position, unsigned n)
 {
@@ -109,6 +112,9 @@ static inline __attribute__((always_inline)) int runq_claim_normal(struct runq *
             rc = -EBUSY;
         if (!rc)
             rc = slots_free(ring, position, take);
+        if (!rc && take > 1 && __builtin_expect(load_relaxed(&ring->shares_used) != 0, 0) &&
+            !(take = slots_free_first(ring, position, take)))
+            rc = -EBUSY;
         if (__builtin_expect(rc, 0)) {
             uint64_t now = load_seq(&q->tail);
             if (now == tail)

@@ -85,7 +85,7 @@ bool share_lags(const struct runq *q, uint64_t position)
     unsigned where;
     uint32_t behind = lag(runq_normal(q), position, &where);
 
-    return behind && (int64_t)behind + SHARE_MOST > slots_to_spare(q);
+    return behind && (int64_t)behind + 2 * SHARE_MOST > slots_to_spare(q);
 }
 
 /* --- the holder ------------------------------------------------------------------------------------------------- */
@@ -174,6 +174,7 @@ bool share_refill(const struct runq *q, struct taker *taker, bool *ends)
                 ring_passed_half(ring);
         } else {
             taker->word = done;
+            store_seq(&share->word, done);
             taker_lost(taker);
             head = load_relaxed(&ring->head);
             n = share_lags(q, head) ? 0 : extent(ring, head, taker->share_most);

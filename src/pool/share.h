@@ -43,8 +43,9 @@
  * lets its share go; what is left in it is stolen like the rest.
  *
  * No slot is held for long. What waits in a share keeps its slot, while the head goes on. The ring has RING_SLACK slots
- * more than tasks may be in flight, and nobody takes the head past a multiple of SHARE_MOST when it would then be further
- * ahead of the first task in a share than there are slots to spare (share_lags): it steals that task instead. So a
+ * more than tasks may be in flight, and nobody takes a share, or the head past a multiple of SHARE_MOST, when the head could
+ * then come further ahead of the first task in a share, before the next such look, than there are slots to spare
+ * (share_lags): it steals that task instead. So a
  * submitter that may claim finds its slot free, as without shares, or about to be.
  */
 #ifndef POOL_SHARE_H

@@ -282,8 +282,11 @@ static int discard_oldest(struct pool *pool)
     int rc;
 
     do {
-        if (!runq_take_lowest(&pool->runq, &victim))
-            return -EAGAIN;
+        while (!runq_take_lowest(&pool->runq, &victim)) {
+            if (!runq_ready(&pool->runq))
+                return -EAGAIN;
+            sched_yield(); /* a worker is just taking it */
+        }
         rc = task_check(pool, &victim, &owed);
     } while (rc > 0); /* what was there runs elsewhere, and is still in flight */
     task_drop(pool, &victim, rc ? rc : -EAGAIN);

@@ -280,8 +280,11 @@ bool pool_help(struct pool *pool, int drop)
     struct owed completion;
     bool owed = false;
 
-    if (!runq_take(&pool->runq, &taker, &owed, &entry) && !share_steal(runq_normal(&pool->runq), &entry))
-        return false;
+    while (!runq_take(&pool->runq, &taker, &owed, &entry) && !share_steal(runq_normal(&pool->runq), &entry)) {
+        if (!shares_left(runq_normal(&pool->runq)))
+            return false;
+        sched_yield(); /* a worker is just taking what is there */
+    }
     int rc = task_check(pool, &entry, &completion);
     if (rc > 0)
         return true;
@@ -646,6 +649,7 @@ void *worker_main(void *arg)
 
     worker->submitter_cpu = -1;
     worker->taker = (struct taker){.share_most = SHARE_FIRST};
+    store_relaxed(&worker->unstamped, 0); /* own word */
     search_init(&worker->search);
     worker->begun = worker->started = worker->panicked = worker->holds = false;
     frame_push(&worker->frame, pool, worker);

@@ -124,7 +124,7 @@ static inline bool rcu_inside(void)
 /* --- pool/runq.h, pool/share.h ---------------------------------------------------------------------------------- */
 
 #define RING_MIN 4U
-#define RING_SLACK 3U
+#define RING_SLACK 4U
 #define SHARE_MOST 2U
 #define SHARE_NAP_NS 0
 #define SHARE_CPUS 2U

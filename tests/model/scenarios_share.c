@@ -254,9 +254,9 @@ static void submit_around(void *arg)
 static void round_about(void)
 {
     returned = (struct gate){0};
-    open_shares(2, 2, 0, 3); /* eight slots */
+    open_shares(2, 2, 0, 2); /* eight slots, four tasks in flight */
     for (unsigned i = 0; i < 10; i++)
-        job_new()->waits = i == 0 || i == 7 ? &returned : NULL;
+        job_new()->waits = i == 0 || i == 8 ? &returned : NULL;
     actor("submitter", submit_around, &ledger.job[0]);
     actors_join();
     accepted_check();

@@ -11,6 +11,8 @@
 #include "pool/pool.h"
 #include "pool/runq_path.h"
 
+#include <ringpool/future.h>
+
 #include <string.h>
 
 #define CAPACITY 2U
@@ -259,6 +261,29 @@ Test(share, no_slot_is_missing_however_long_tasks_wait_behind_one)
     cr_assert_eq(stolen, SHARE_MOST - 1);
     cr_assert_eq(runq_done(&queue), ended & FLIGHT_MASK);
     queue_end();
+}
+
+/* A share at an odd position, and then one task at a time up to the next look. */
+Test(share, nobody_comes_further_ahead_of_a_task_than_there_are_slots_to_spare)
+{
+    for (unsigned odd = 0; odd < SHARE_MOST; odd++) {
+        struct taker blocked = {.share_most = 8}, others = {.share_most = SHARE_MOST}, other = {.share_most = 1};
+
+        queue_make(DEPTH);
+        uint64_t spare = queue.size - CAPACITY - DEPTH, next = put(0, DEPTH);
+        cr_assert_eq(take(&blocked, false), 0);
+        for (unsigned i = 0; i < odd; i++)
+            cr_assert_neq(take(&other, false), UINT_MAX);
+        for (struct taker *taker = &others; taker; taker = taker == &others ? &other : NULL)
+            while (take(taker, false) != UINT_MAX) {
+                runq_end(&queue);
+                next += put((unsigned)next, 1);
+            }
+        uint64_t head = load_relaxed(&runq_normal(&queue)->head) & POSITION_MASK;
+        cr_assert_leq(head - 1, spare, "%u: %u ahead, %u to spare", odd, (unsigned)head - 1, (unsigned)spare);
+        cr_assert_gt(head + 3 * SHARE_MOST, spare, "it stands still too early");
+        queue_end();
+    }
 }
 
 Test(share, a_ring_without_slots_to_spare_has_none)
@@ -514,6 +539,36 @@ Test(share, one_that_blocks_holds_up_no_other)
         gate_open(&gate);
         ASSERT_EVENTUALLY(nothing_in_flight(pool));
     }
+    finish(pool);
+}
+
+static int immediately(void *arg, void **value)
+{
+    (void)arg;
+    (void)value;
+    return 0;
+}
+
+/* Whoever runs a future itself takes what is at the head in its place, and so past what waits in a share. */
+Test(share, futures_that_run_out_of_turn_take_no_slot_from_others)
+{
+    struct rp_pool_options o = options(true);
+    struct rp_pool *pool = pool_of(1, &o);
+    struct gate gate = GATE_SHUT;
+    struct rp_task task = {.overload = RP_OVERLOAD_FAIL};
+
+    for (unsigned i = 0; i < PIECES; i++)
+        cr_assert_eq(rp_pool_submit(pool, i == PIECES - 1000 ? gate_hold : piece, &gate), 0);
+    ASSERT_EVENTUALLY(gate.inside == 1);
+    for (unsigned i = 0; i < 3 * PIECES; i++) {
+        struct rp_future *future;
+        int rc = rp_pool_submit_future_task(pool, immediately, &task, &future);
+        cr_assert_eq(rc, 0, "no room for future %u: %d", i, rc);
+        cr_assert_eq(rp_future_run(future), 0);
+        rp_future_destroy(future);
+    }
+    gate_open(&gate);
+    ASSERT_EVENTUALLY(nothing_in_flight(pool));
     finish(pool);
 }
 
