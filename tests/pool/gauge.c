@@ -116,6 +116,35 @@ Test(gauge, a_long_task_among_brief_ones_is_as_old_as_it_is)
     finish(pool);
 }
 
+/* A worker leaves in the middle of a stream of brief tasks, and later another one gets its descriptor. */
+Test(gauge, a_new_worker_does_not_take_over_the_age_of_an_old_one)
+{
+    enum { COARSE = 20 * 1000 * 1000 };
+    struct rp_pool *pool =
+        pool_of(2, &(struct rp_pool_options){.queue_depth = 4096, .no_purge = true, .prealloc = true});
+
+    for (int round = 0; round < 5; round++) {
+        struct gate gate = GATE_SHUT;
+        struct rp_worker_info info[2];
+        for (int i = 0; i < 60000; i++) {
+            cr_assert_eq(rp_pool_submit(pool, nothing, NULL), 0);
+            if (i == 40000)
+                cr_assert_geq(rp_pool_tune(pool, 1), 0);
+        }
+        ASSERT_EVENTUALLY(nothing_in_flight(pool) && rp_pool_running(pool) == 1);
+        pass_time_until(rp_now() + 4 * COARSE);
+        int64_t before = rp_now();
+        cr_assert_geq(rp_pool_tune(pool, 2), 0);
+        occupy(pool, &gate, 2);
+        cr_assert_eq(rp_pool_workers(pool, info, 2), 2);
+        for (int i = 0; i < 2; i++)
+            cr_assert_geq(info[i].since, before - COARSE, "worker %u", info[i].worker);
+        gate_open(&gate);
+        ASSERT_EVENTUALLY(nothing_in_flight(pool));
+    }
+    finish(pool);
+}
+
 static void panics(void *arg)
 {
     (void)arg;
