@@ -51,7 +51,8 @@ static inline uint64_t tail_plus(uint64_t tail, unsigned class, unsigned n)
 /*
  * The first position of the class's ring, if `n` slots from there are free or about to be; -EBUSY if not.
  * A batch only asks for its last slot: the ones before it were vacated by consumers that came earlier, each of which
- * may still be in the few instructions between taking and vacating; runq_publish waits for those.
+ * may still be in the few instructions between taking and vacating; runq_publish waits for those. Where there are shares
+ * they may be kept for longer, and each is asked (slots_free_first).
  */
 static inline int slots_free(const struct ring *ring, uint64_t position, unsigned n)
 {
@@ -133,7 +134,7 @@ static inline __attribute__((always_inline)) int runq_claim_normal(struct runq *
 
 /* --- publish ---------------------------------------------------------------------------------------------------- */
 
-/* The line of the slot that is so many ahead is asked for in time: by one at a time, by a batch. Measured; see bench/RESULTS.md. */
+/* The line of the slot so many ahead is asked for in time: by one at a time, by a batch. Measured; see bench/RESULTS.md. */
 #define PUBLISH_AHEAD 8
 #define BATCH_AHEAD 32
 

@@ -4,7 +4,8 @@
  * Each take at the head moves that word's cache line to the CPU of the worker, and where several workers take, tasks of
  * some hundred nanoseconds wait for lines as long as they run. So a worker with such tasks takes several positions at
  * the head by one CAS: its share. It begins and ends them by a CAS on a word that is its own but for thieves: they stay
- * published in their slots until they begin, and whoever finds no other task takes the last one of a share.
+ * published in their slots until they begin, and whoever finds no other task takes the last one of a share. Tasks so begin
+ * in another order than they came: a pool has shares only if its user says that they may (unordered).
  *
  * The word of a share:
  *
@@ -35,18 +36,16 @@
  * No end is missed: it is a sequentially consistent operation on the word (R1, or the CAS) before the look at who waits
  * for it, as that on the head is: E1, E2 in room.c.
  *
- * That is why a pool has them only if its user says so (unordered): tasks begin in another order than they came.
- *
- * No task waits for one that blocks while a worker is free. Who finds no other task looks at a share twice, REST_TURNS apart, and steals from
- * one that rests; it does not park while there is one that moves. A worker that always finds tasks looks once in
- * SHARE_LOOK_NS, and steals from a share that has rested for as long. A holder that parks, leaves or ends its thread
- * lets its share go; what is left in it is stolen like the rest.
+ * No task waits for one that blocks while a worker is free. Who finds no other task looks at a share twice, REST_TURNS
+ * apart, and steals from one that rests; it does not park while there is one that moves. A worker that always finds tasks
+ * looks once in SHARE_LOOK_NS, and steals from a share that has rested for as long. A holder that parks, leaves or ends
+ * its thread lets its share go; what is left in it is stolen like the rest.
  *
  * No slot is held for long. What waits in a share keeps its slot, while the head goes on. The ring has RING_SLACK slots
- * more than tasks may be in flight, and nobody takes a share, or the head past a multiple of SHARE_MOST, when the head could
- * then come further ahead of the first task in a share, before the next such look, than there are slots to spare
- * (share_lags): it steals that task instead. So a
- * submitter that may claim finds its slot free, as without shares, or about to be.
+ * more than tasks may be in flight, and nobody takes a share, or the head past a multiple of SHARE_MOST, when the head
+ * could then come further ahead of the first task in a share, before the next such look, than there are slots to spare
+ * (share_lags): it steals that task instead. So a submitter that may claim finds its slot free, as without shares, or
+ * about to be; only where the limit has grown meanwhile it may have to wait until a worker is free.
  */
 #ifndef POOL_SHARE_H
 #define POOL_SHARE_H
