@@ -263,6 +263,33 @@ Test(share, no_slot_is_missing_however_long_tasks_wait_behind_one)
     queue_end();
 }
 
+/* The limit grows while a task lags in a share: its slot is among those that a batch would be given. */
+Test(share, a_batch_is_given_no_slot_that_is_kept)
+{
+    struct taker blocked = {.share_most = 2}, other = {.share_most = 1};
+    struct entry entry = {.fn = nothing, .plain = ENTRY_PLAIN};
+    uint64_t position = 0;
+    int claimed;
+
+    queue_make(DEPTH);
+    put(0, DEPTH + CAPACITY);
+    cr_assert_eq(take(&blocked, false), 0);
+    while (take(&other, false) != UINT_MAX) {
+        runq_end(&queue);
+        put(0, 1);
+    }
+    atomic_store(&queue.limit, CAPACITY + DEPTH + 200);
+    while ((claimed = runq_claim(&queue, CLASS_NORMAL, 8, true, &position)) > 0)
+        for (int i = 0; i < claimed; i++, position++) {
+            cr_assert_eq(load_relaxed(&slot_at(runq_normal(&queue), position)->sequence), position & POSITION_MASK);
+            runq_publish(&queue, CLASS_NORMAL, position, &entry, i + 1 == claimed);
+        }
+    cr_assert_eq(claimed, -EBUSY, "%d", claimed);
+    cr_assert_leq(position, queue.size + 1, "beyond the slot of the first task that is left");
+    cr_assert_gt(position + 8, queue.size + 1, "not as far as that");
+    queue_end();
+}
+
 /* A share at an odd position, and then one task at a time up to the next look. */
 Test(share, nobody_comes_further_ahead_of_a_task_than_there_are_slots_to_spare)
 {
