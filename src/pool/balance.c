@@ -86,11 +86,16 @@ const struct seat *balance_least(const struct multi *multi, const struct roster 
     return least.rank == CLOSED ? NULL : best;
 }
 
-static const struct seat *local(const struct multi *multi, const struct roster *roster)
+static struct choice local(const struct roster *roster)
 {
     int cpu = cpu_current();
 
-    return balance_from(multi, roster, cpu < 0 ? 0 : (unsigned)cpu % roster->seats);
+    return (struct choice){&roster->seat[cpu < 0 ? 0 : (unsigned)cpu % roster->seats], true};
+}
+
+static struct choice least(const struct multi *multi, const struct roster *roster)
+{
+    return (struct choice){balance_least(multi, roster), false};
 }
 
 /*
@@ -114,24 +119,23 @@ static bool auto_sample(struct multi *multi, const struct roster *roster)
     return wanted != leaning && cas_relaxed(&multi->leaning, &leaning, wanted);
 }
 
-static const struct seat *automatic(struct multi *multi, const struct roster *roster, bool *switched)
+static struct choice automatic(struct multi *multi, const struct roster *roster, bool *switched)
 {
     unsigned turn = balance_next_turn(multi, roster->seats);
 
     if ((turn & roster->sample) == 0)
         *switched = auto_sample(multi, roster);
-    return load_relaxed(&multi->leaning) ? balance_least(multi, roster)
-                                         : balance_turn(multi, roster, turn); /* a mode */
+    return load_relaxed(&multi->leaning) ? least(multi, roster) : balance_turn(multi, roster, turn); /* a mode */
 }
 
-const struct seat *balance_other(struct multi *multi, const struct roster *roster, bool *switched)
+struct choice balance_other(struct multi *multi, const struct roster *roster, bool *switched)
 {
     switch (load_relaxed(&multi->strategy)) { /* from now on means from when it is seen */
     case RP_LOCAL:
-        return local(multi, roster);
+        return local(roster);
     case RP_AUTO:
         return automatic(multi, roster, switched);
     default:
-        return balance_least(multi, roster);
+        return least(multi, roster);
     }
 }

@@ -129,10 +129,19 @@ static inline const struct seat *balance_two(const struct multi *multi, const st
     return &roster->seat[second ? b : a];
 }
 
-static inline __attribute__((always_inline)) const struct seat *balance_turn(const struct multi *multi,
-                                                                             const struct roster *roster, unsigned turn)
+/*
+ * What a strategy says. `passes`: it did not ask whether that pool has room, since the claim finds out at no cost; where
+ * it has none the pool is passed over for the next one that has (balance_from).
+ */
+struct choice {
+    const struct seat *seat; /* NULL: there is no pool */
+    bool passes;
+};
+
+/* Whose turn it is in round robin, and may be passed over unless the user forbids that. */
+static inline struct choice balance_turn(const struct multi *multi, const struct roster *roster, unsigned turn)
 {
-    return multi->options.no_skip ? &roster->seat[turn] : balance_from(multi, roster, turn);
+    return (struct choice){&roster->seat[turn], !multi->options.no_skip};
 }
 
 /* A thread's way around the pools of a multi pool: it keeps a few, and shares a word only to begin one. */
@@ -141,7 +150,8 @@ struct round {
     uint32_t turn;   /* the next */
 };
 #define ROUNDS 4
-extern _Thread_local struct round balance_rounds[ROUNDS];
+/* Found without a call, also in a shared library: a few words fit into what the loader keeps free for that. */
+extern _Thread_local struct round balance_rounds[ROUNDS] __attribute__((tls_model("initial-exec")));
 
 /* The thread's for this multi pool, or a new one, which begins with the pool after the last new one's. */
 struct round *balance_round(struct multi *multi, unsigned seats);
@@ -158,19 +168,19 @@ static inline unsigned balance_next_turn(struct multi *multi, unsigned seats)
     return turn;
 }
 
-/* What the strategy says first, or for a full one what it says instead. NULL: no pool. *switched: RP_AUTO has. */
-static inline __attribute__((always_inline)) const struct seat *
+/* What the strategy says. *switched: RP_AUTO has. */
+static inline __attribute__((always_inline)) struct choice
 balance_choose(struct multi *multi, const struct roster *roster, bool *switched)
 {
     if (unlikely(!roster || !roster->seats))
-        return NULL;
+        return (struct choice){0};
     switch (load_relaxed(&multi->strategy)) { /* from now on means from when it is seen */
     case RP_ROUND_ROBIN:
         return balance_turn(multi, roster, balance_next_turn(multi, roster->seats));
     case RP_TWO_CHOICES:
-        return balance_two(multi, roster);
+        return (struct choice){balance_two(multi, roster), false};
     case RP_RANDOM:
-        return balance_from(multi, roster, below((uint32_t)(random_next() >> 32), roster->seats));
+        return (struct choice){&roster->seat[below((uint32_t)(random_next() >> 32), roster->seats)], true};
     default:
         return balance_other(multi, roster, switched);
     }

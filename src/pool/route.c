@@ -26,9 +26,11 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 
 #define VIEWS_ON_STACK 32
 #define REBOOT_LOOK_NS 1000000
+#define PASSED_MANY 128
 
 static void leave_at_exit(void *multi)
 {
@@ -309,10 +311,33 @@ static __attribute__((noinline)) void tell_switch(const struct rp_multi *handle)
     multi_guest_leave(multi);
 }
 
-/* The way of a task that does not go through at once; in a section, which it ends. */
-static __attribute__((noinline)) int route_long(struct multi *multi, const struct seat *seat, const struct entry *entry,
-                                                struct how how, _Atomic(struct rp_pool *) *at, bool pass)
+/*
+ * A thread that finds pool after pool full fills those few that are drained as it comes by, task by task, at the CPU that
+ * the workers of the others wait for: now and then it lets them have it.
+ */
+static void passed_over(void)
 {
+    static _Thread_local unsigned passed;
+
+    if (++passed % PASSED_MANY == 0)
+        sched_yield();
+}
+
+/* The way of a task that does not go through at once; in a section, which it ends. */
+static __attribute__((noinline)) int route_long(struct multi *multi, const struct roster *roster, struct choice choice,
+                                                const struct entry *entry, struct how how,
+                                                _Atomic(struct rp_pool *) *at, bool pass)
+{
+    const struct seat *seat = choice.seat;
+
+    if (seat && pass && choice.passes) {
+        seat = balance_from(multi, roster, (unsigned)(seat - roster->seat));
+        tell_pool(at, seat->pool);
+        if (seat != choice.seat && submit_fast(seat->pool, entry, how.class)) {
+            passed_over();
+            return 0;
+        }
+    }
     return route_slow((struct route){.multi = multi, .entry = entry, .how = how, .at = at}, seat, pass);
 }
 
@@ -333,13 +358,13 @@ static inline __attribute__((always_inline)) int route_inline(const struct rp_mu
         return route_custom(handle, (struct route){.entry = &own, .how = how, .at = at});
     }
     const struct roster *roster = load_acquire(&multi->roster);
-    const struct seat *seat = balance_choose(multi, roster, &switched);
+    struct choice choice = balance_choose(multi, roster, &switched);
     bool pass = lobby_pass(&multi->lobby);
-    if (likely(seat != NULL))
-        tell_pool(at, seat->pool);
-    if (unlikely(!seat || !pass || !submit_fast(seat->pool, entry, how.class))) {
+    if (likely(choice.seat != NULL))
+        tell_pool(at, choice.seat->pool);
+    if (unlikely(!choice.seat || !pass || !submit_fast(choice.seat->pool, entry, how.class))) {
         struct entry own = *entry;
-        rc = route_long(multi, seat, &own, how, at, pass);
+        rc = route_long(multi, roster, choice, &own, how, at, pass);
     }
     if (unlikely(switched))
         tell_switch(handle);
@@ -425,9 +450,12 @@ static int route_part(const struct rp_multi *handle, const struct rp_task *tasks
         return rc ? rc : 1;
     }
     const struct roster *roster = load_acquire(&multi->roster);
-    const struct seat *seat = balance_choose(multi, roster, &switched);
+    struct choice choice = balance_choose(multi, roster, &switched);
+    const struct seat *seat = choice.seat;
     if (!*size && seat)
         *size = (n + roster->seats - 1) / roster->seats;
+    if (seat && choice.passes)
+        seat = balance_from(multi, roster, (unsigned)(seat - roster->seat));
     bool pass = lobby_pass(&multi->lobby);
     unsigned taken = seat && pass ? submit_fast_batch(seat->pool, tasks, n < *size ? n : *size) : 0;
     if (!taken) {

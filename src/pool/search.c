@@ -17,8 +17,8 @@
  *     one searcher for a few turns of the CPU instead: each of those calls cost the submitter a system call;
  *   turns: the workers of a multi pool's pools share the CPUs with one another, so that each is called for the few tasks
  *     that came while the others ran, and parks again. One that has found many at a time lately gives up the CPU instead,
- *     as a searcher, until many have gathered. There may be two such: with one, whoever takes what has gathered would
- *     call the next, who finds nothing and parks.
+ *     as a searcher, until many have gathered; if nobody else wants it, it lets some gather instead. There may be two
+ *     such: with one, whoever takes what has gathered would call the next, who finds nothing and parks.
  */
 #include "base/cpu.h"
 #include "pool/pool.h"
@@ -47,10 +47,13 @@
 #define TURNS_MOST 16
 #define TURNS_ENOUGH 64
 #define TURN_LONG_NS 500000
+#define TURN_ALONE_NS 1500
+#define TURN_GATHER_NS 3000
 #define REFRAIN_LEAST 16
 #define REFRAIN_MOST 4096
 
 #define HASTY_NS 20000
+#define HASTY_AMONG_NS 200000 /* of a pool among several, whose workers run in between */
 #define HASTY_MANY 4
 #define YIELDS 4
 
@@ -61,7 +64,8 @@ void search_init(struct search *search)
 
 void search_parked(struct worker *worker)
 {
-    bool hasty = rp_now() - load_relaxed(&worker->parked_at) < HASTY_NS; /* own word */
+    int64_t most = load_relaxed(&worker->pool->owner) ? HASTY_AMONG_NS : HASTY_NS; /* set soon after creation */
+    bool hasty = rp_now() - load_relaxed(&worker->parked_at) < most;               /* own word */
 
     worker->search.hasty = hasty ? worker->search.hasty + 1 : 0;
 }
@@ -156,6 +160,11 @@ static bool take_turns(struct pool *pool, struct search *search)
     for (int i = 0; i < TURNS_MOST; i++) {
         sched_yield();
         int64_t now = rp_now();
+        if (now - before < TURN_ALONE_NS) { /* nobody else wants the CPU */
+            wait_ns(TURN_GATHER_NS);
+            if (runq_incoming(&pool->runq))
+                return true;
+        }
         if (now - before > TURN_LONG_NS) {
             search->refrain = search->refrain ? 2 * search->refrain : REFRAIN_LEAST;
             search->refrain = search->refrain < REFRAIN_MOST ? search->refrain : REFRAIN_MOST;
