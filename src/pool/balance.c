@@ -17,6 +17,9 @@
 
 #include <errno.h>
 
+#define STAY 32 /* submits; see bench/RESULTS.md */
+#define LOOK_TURNS 16
+
 _Thread_local struct round balance_rounds[ROUNDS];
 
 struct round *balance_round(struct multi *multi, unsigned seats)
@@ -31,9 +34,31 @@ struct round *balance_round(struct multi *multi, unsigned seats)
     }
     if (free && round->serial)
         round = free;
-    round->serial = multi->serial;
-    round->turn = add_relaxed(&multi->rounds, 1) % seats; /* only counts */
+    *round = (struct round){.serial = multi->serial, .turn = add_relaxed(&multi->rounds, 1) % seats}; /* only counts */
     return round;
+}
+
+/*
+ * Threads that submit at the same time and take turns with each task meet at one pool after the other, and each submit
+ * waits for two lines that the other has just written. So where tasks queue anyway a thread stays for some: it does
+ * where no less wait already, in three quarters of the pools (one may hang, and be full for that). It looks once in so
+ * many turns, as a look takes a line from a worker, first at another pool each time, and often no further.
+ */
+void balance_around(const struct roster *roster, struct round *round)
+{
+    unsigned arounds = round->arounds++, shallow = 0;
+
+    if (roster->seats == 1 || (!round->stays && arounds % (LOOK_TURNS / roster->seats + 1)))
+        return;
+    unsigned at = round->looks++ % roster->seats;
+    round->stays = 0;
+    for (unsigned i = 0; i < roster->seats; i++) {
+        if (runq_queued(&roster->seat[at].pool->runq) < STAY && (i == 0 || ++shallow > roster->seats / 4))
+            return;
+        if (++at == roster->seats)
+            at = 0;
+    }
+    round->stays = STAY - 1;
 }
 
 bool balance_room(const struct pool *pool)
@@ -121,7 +146,7 @@ static bool auto_sample(struct multi *multi, const struct roster *roster)
 
 static struct choice automatic(struct multi *multi, const struct roster *roster, bool *switched)
 {
-    unsigned turn = balance_next_turn(multi, roster->seats);
+    unsigned turn = balance_next_turn(multi, roster);
 
     if ((turn & roster->sample) == 0)
         *switched = auto_sample(multi, roster);

@@ -148,6 +148,9 @@ static inline struct choice balance_turn(const struct multi *multi, const struct
 struct round {
     uint32_t serial; /* of the multi pool; 0: none */
     uint32_t turn;   /* the next */
+    uint16_t left;   /* more submits that go to that one before the last of its turn */
+    uint16_t stays;  /* what that is of each turn until it has come around */
+    uint16_t arounds, looks; /* how often it has come around, and has looked then */
 };
 #define ROUNDS 4
 /* Found without a call, also in a shared library: a few words fit into what the loader keeps free for that. */
@@ -155,17 +158,37 @@ extern _Thread_local struct round balance_rounds[ROUNDS] __attribute__((tls_mode
 
 /* The thread's for this multi pool, or a new one, which begins with the pool after the last new one's. */
 struct round *balance_round(struct multi *multi, unsigned seats);
+/* It has come around: whether it stays with each pool for a while, see balance.c. */
+void balance_around(const struct roster *roster, struct round *round);
 
-/* Whose turn it is, below seats. */
-static inline unsigned balance_next_turn(struct multi *multi, unsigned seats)
+/* Whose turn it is. */
+static inline unsigned balance_next_turn(struct multi *multi, const struct roster *roster)
 {
     struct round *round = &balance_rounds[multi->serial % ROUNDS];
 
     if (unlikely(round->serial != multi->serial))
-        round = balance_round(multi, seats);
-    unsigned turn = round->turn < seats ? round->turn : 0; /* there were more */
-    round->turn = turn + 1 == seats ? 0 : turn + 1;
+        round = balance_round(multi, roster->seats);
+    unsigned turn = round->turn < roster->seats ? round->turn : 0; /* there were more */
+    if (round->left) {
+        round->left--;
+        return turn;
+    }
+    round->turn = turn + 1;
+    if (round->turn == roster->seats) {
+        round->turn = 0;
+        balance_around(roster, round);
+    }
+    round->left = round->stays;
     return turn;
+}
+
+/* So many more submits than one went to the latest choice. */
+static inline void balance_count(struct multi *multi, unsigned more)
+{
+    struct round *round = &balance_rounds[multi->serial % ROUNDS];
+
+    if (round->serial == multi->serial)
+        round->left = round->left > more ? (uint16_t)(round->left - more) : 0;
 }
 
 /* What the strategy says. *switched: RP_AUTO has. */
@@ -176,7 +199,7 @@ balance_choose(struct multi *multi, const struct roster *roster, bool *switched)
         return (struct choice){0};
     switch (load_relaxed(&multi->strategy)) { /* from now on means from when it is seen */
     case RP_ROUND_ROBIN:
-        return balance_turn(multi, roster, balance_next_turn(multi, roster->seats));
+        return balance_turn(multi, roster, balance_next_turn(multi, roster));
     case RP_TWO_CHOICES:
         return (struct choice){balance_two(multi, roster), false};
     case RP_RANDOM:

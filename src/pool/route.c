@@ -458,10 +458,10 @@ static int route_part(const struct rp_multi *handle, const struct rp_task *tasks
         seat = balance_from(multi, roster, (unsigned)(seat - roster->seat));
     bool pass = lobby_pass(&multi->lobby);
     unsigned taken = seat && pass ? submit_fast_batch(seat->pool, tasks, n < *size ? n : *size) : 0;
-    if (!taken) {
-        rc = route_slow(route, seat, pass);
-        taken = !rc;
-    }
+    if (taken)
+        balance_count(multi, taken - 1);
+    else
+        taken = !(rc = route_slow(route, seat, pass));
     if (switched)
         tell_switch(handle);
     return rc ? rc : (int)taken;

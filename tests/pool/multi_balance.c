@@ -19,7 +19,7 @@ Test(multi_round_robin, gives_each_pool_its_turn)
 }
 
 #define TAKERS 4
-#define TAKES 100
+#define TAKES 10 /* so few that a thread stays with no pool */
 
 struct taker {
     struct rp_multi *multi[2]; /* of the second, if there is one, as many, in turn */
@@ -95,6 +95,60 @@ Test(multi_round_robin, is_exact_over_all_threads)
     take_at_once(takers, TAKERS);
     for (unsigned i = 0; i < 5; i++)
         cr_assert_eq(given(multi, i), TAKERS * TAKES / 5);
+    open_and_end(multi, &gate);
+}
+
+/* With 32 or more waiting in each pool a thread stays for 32 with each, and all the same each gets its share. */
+Test(multi_round_robin, stays_with_each_pool_where_tasks_queue)
+{
+    struct rp_pool_options pool = {.queue_depth = 1024};
+    struct gate gate = {0};
+    struct rp_multi *multi = multi_make(4, 1, RP_ROUND_ROBIN, &(struct rp_multi_options){.pool = &pool});
+    unsigned before[4], changes = 0;
+
+    for (unsigned i = 0; i < 4; i++)
+        hold_pool(multi, i, &gate, 1);
+    hold(multi, &gate, 4 * 31);
+    for (unsigned k = 0; k < 4; k++) {
+        hold(multi, &gate, 1);
+        cr_assert_eq(given(multi, k), 33, "each in turn while 31 wait");
+    }
+    hold(multi, &gate, 4 * 6); /* by now it has looked */
+    for (unsigned i = 0; i < 4; i++)
+        before[i] = given(multi, i);
+    for (unsigned k = 0, last = UINT_MAX; k < 4 * 32; k++) {
+        unsigned to = 0;
+        hold(multi, &gate, 1);
+        while (given(multi, to) == before[to])
+            to++;
+        before[to]++;
+        changes += to != last;
+        last = to;
+    }
+    cr_assert_leq(changes, 5, "each for 32 at a time, from anywhere on");
+    cr_assert_leq(spread(multi, 4), 32);
+    open_and_end(multi, &gate);
+}
+
+/* One that is full for it hangs does not make a thread stay with the others, where tasks are taken at once. */
+Test(multi_round_robin, stays_with_none_for_a_pool_that_hangs)
+{
+    struct rp_pool_options pool = {.queue_depth = 64};
+    struct gate gate = {0};
+    struct rp_multi *multi = multi_make(4, 64, RP_ROUND_ROBIN, &(struct rp_multi_options){.pool = &pool});
+    unsigned before[4];
+
+    hold_pool(multi, 0, &gate, 64);
+    for (unsigned i = 0; i < 64; i++)
+        cr_assert_eq(rp_pool_submit(rp_multi_pool(multi, 0), gate_pass, &gate), 0);
+    cr_assert_eq(rp_pool_try_submit(rp_multi_pool(multi, 0), gate_pass, &gate), -EAGAIN);
+    for (unsigned round = 0; round < 12; round++) {
+        for (unsigned i = 1; i < 4; i++)
+            before[i] = given(multi, i);
+        hold(multi, &gate, 4); /* 0 is passed over for 1, 2 and 3 */
+        for (unsigned i = 1; i < 4; i++)
+            cr_assert_geq(given(multi, i), before[i] + 1);
+    }
     open_and_end(multi, &gate);
 }
 
