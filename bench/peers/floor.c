@@ -26,10 +26,10 @@
 
 #ifdef FLOOR_SPINS
 #define NAME "floor-ring"
-static const bool spins = true;
+enum { spins = true };
 #else
 #define NAME "floor-futex"
-static const bool spins = false;
+enum { spins = false };
 #endif
 
 struct cell {
@@ -220,10 +220,47 @@ static int burst(void *self, executor_fn *fn, void *arg, uint64_t n)
     return 0;
 }
 
+/* The positions by one claim; the last slot is the last to become free where one thread takes, as in the row that shows it. */
+static bool put_many(struct pool *pool, executor_fn *fn, void *arg, unsigned n)
+{
+    uint64_t tail = atomic_load_explicit(&pool->tail, memory_order_relaxed);
+
+    for (;;) {
+        struct cell *last = &pool->ring[(tail + n - 1) & pool->mask];
+        int64_t ahead = (int64_t)(atomic_load_explicit(&last->sequence, memory_order_acquire) - (tail + n - 1));
+
+        if (ahead < 0)
+            return false;
+        if (ahead == 0 && atomic_compare_exchange_weak_explicit(&pool->tail, &tail, tail + n, memory_order_relaxed,
+                                                                memory_order_relaxed))
+            break;
+        if (ahead > 0)
+            tail = atomic_load_explicit(&pool->tail, memory_order_relaxed);
+    }
+    for (uint64_t at = tail; at < tail + n; at++) {
+        struct cell *cell = &pool->ring[at & pool->mask];
+        while (atomic_load_explicit(&cell->sequence, memory_order_acquire) != at)
+            pause_cpu();
+        cell->fn = fn;
+        cell->arg = arg;
+        atomic_store_explicit(&cell->sequence, at + 1, memory_order_release);
+    }
+    return true;
+}
+
+/* Of the spinning form alone: nobody is woken. */
+static int batch(void *self, executor_fn *fn, void *arg, unsigned n)
+{
+    while (!put_many(self, fn, arg, n))
+        wait_for_room();
+    return 0;
+}
+
 const struct executor peer_executor = {
     .name = NAME,
     .create = create,
     .destroy = destroy,
     .submit = submit,
     .burst = burst,
+    .batch = spins ? batch : NULL,
 };
