@@ -146,15 +146,14 @@ static inline struct choice balance_turn(const struct multi *multi, const struct
 
 /* A thread's way around the pools of a multi pool: it keeps a few, and shares a word only to begin one. */
 struct round {
-    uint32_t serial; /* of the multi pool; 0: none */
-    uint32_t turn;   /* the next */
-    uint16_t left;   /* more submits that go to that one before the last of its turn */
-    uint16_t stays;  /* what that is of each turn until it has come around */
+    uint32_t serial;         /* of the multi pool; 0: none */
+    uint32_t turn;           /* the next */
+    uint16_t left;           /* more submits that go to that one before the last of its turn */
+    uint16_t stays;          /* what that is of each turn until it has come around */
     uint16_t arounds, looks; /* how often it has come around, and has looked then */
 };
 #define ROUNDS 4
-/* Found without a call, also in a shared library: a few words fit into what the loader keeps free for that. */
-extern _Thread_local struct round balance_rounds[ROUNDS] __attribute__((tls_model("initial-exec")));
+extern _Thread_local struct round balance_rounds[ROUNDS];
 
 /* The thread's for this multi pool, or a new one, which begins with the pool after the last new one's. */
 struct round *balance_round(struct multi *multi, unsigned seats);
@@ -192,8 +191,8 @@ static inline void balance_count(struct multi *multi, unsigned more)
 }
 
 /* What the strategy says. *switched: RP_AUTO has. */
-static inline __attribute__((always_inline)) struct choice
-balance_choose(struct multi *multi, const struct roster *roster, bool *switched)
+static inline __attribute__((always_inline)) struct choice balance_choose(struct multi *multi,
+                                                                          const struct roster *roster, bool *switched)
 {
     if (unlikely(!roster || !roster->seats))
         return (struct choice){0};

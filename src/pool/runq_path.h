@@ -207,13 +207,16 @@ static inline __attribute__((always_inline)) bool ring_take(struct ring *ring, c
         int64_t distance = ahead(load_acquire(&slot->sequence), at + 1); /* [publish] */
 
         if (__builtin_expect(distance == 0, 1)) {
-            uint64_t next = (at + 1) & POSITION_MASK;
-            if (!cas_seq(&ring->head, &head, ((head & ~POSITION_MASK) | next) + (ends ? DONE_ONE : 0))) { /* [end] */
+            bool half = ((at + 1) & (POSITION_MASK >> 1)) == 0;
+            uint64_t next = head + 1 + (ends ? DONE_ONE : 0);
+            if (__builtin_expect(half && at == POSITION_MASK, 0)) /* it wraps: without the carry */
+                next -= DONE_ONE;
+            if (!cas_seq(&ring->head, &head, next)) { /* [end] */
                 taker_lost(taker);
                 head = load_relaxed(&ring->head);
                 continue;
             }
-            if (__builtin_expect((next & (POSITION_MASK >> 1)) == 0, 0))
+            if (__builtin_expect(half, 0))
                 ring_passed_half(ring);
             slot_empty(ring, slot, at, out);
             taker->taken++;
@@ -250,43 +253,55 @@ static inline __attribute__((always_inline)) bool share_take(struct ring *ring, 
 bool runq_take_by_turn(struct runq *q, struct taker *taker, struct entry *out);
 bool runq_take_guarded(struct runq *q, struct taker *taker, bool *owed, struct entry *out);
 
+/* runq_take, by one who knows whether the ring has shares. */
+static inline __attribute__((always_inline)) bool runq_take_as(struct runq *q, struct taker *taker, bool *owed,
+                                                               struct entry *out, bool shares)
+{
+    if (__builtin_expect(load_relaxed(&q->sides) != 0, 0)) { /* what we miss is met by runq_ready, or wakes a worker */
+        struct entry other; /* a copy, as further down, so that what is handed in need not be in memory */
+        if (*owed)
+            runq_end(q);
+        *owed = false;
+        bool taken = runq_take_by_turn(q, taker, &other);
+        if (taken)
+            *out = other;
+        return taken;
+    }
+    struct ring *ring = runq_normal(q);
+    if (shares) {
+        bool open = share_is_open(taker);
+        if (!open && taker->share_most > 1) {
+            bool ends = *owed;
+            open = share_refill(q, taker, &ends);
+            *owed = ends;
+        }
+        if (open && share_take(ring, taker, owed, out))
+            return true;
+        bool shared = load_relaxed(&ring->shares_used); /* where it is late the head has not moved by a share */
+        if (__builtin_expect(shared, 0)) {
+            struct entry other;
+            bool ends = *owed, taken = runq_take_guarded(q, taker, &ends, &other);
+            *owed = ends;
+            if (taken)
+                *out = other;
+            return taken;
+        }
+    }
+    if (!ring_take(ring, NULL, *owed, taker, out))
+        return false;
+    *owed = false;
+    return true;
+}
+
 /*
  * Takes the oldest published task of the class whose turn it is, else of any. false: none is ready, or share_lags
  * forbids to take it.
  * If *owed, the caller has a task that has ended and is not in done: it is counted, and *owed reset, at the latest by a
  * take.
  */
-static inline __attribute__((always_inline)) bool runq_take(struct runq *q, struct taker *taker, bool *owed,
-                                                            struct entry *out)
+static inline bool runq_take(struct runq *q, struct taker *taker, bool *owed, struct entry *out)
 {
-    if (__builtin_expect(load_relaxed(&q->sides) != 0, 0)) { /* what we miss is met by runq_ready, or wakes a worker */
-        if (*owed)
-            runq_end(q);
-        *owed = false;
-        return runq_take_by_turn(q, taker, out);
-    }
-    struct ring *ring = runq_normal(q);
-    bool open = share_is_open(taker);
-    if (!open && taker->share_most > 1) {
-        bool ends = *owed; /* copies, here and below, so that what is handed in need not be in memory */
-        open = share_refill(q, taker, &ends);
-        *owed = ends;
-    }
-    if (open && share_take(ring, taker, owed, out))
-        return true;
-    bool shared = load_relaxed(&ring->shares_used); /* where it is late the head has not moved by a share */
-    if (__builtin_expect(shared, 0)) {
-        struct entry other;
-        bool ends = *owed, taken = runq_take_guarded(q, taker, &ends, &other);
-        *owed = ends;
-        if (taken)
-            *out = other;
-        return taken;
-    }
-    if (!ring_take(ring, NULL, *owed, taker, out))
-        return false;
-    *owed = false;
-    return true;
+    return runq_take_as(q, taker, owed, out, runq_normal(q)->shares != NULL);
 }
 
 #endif

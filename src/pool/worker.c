@@ -187,25 +187,25 @@ static void run_limited(struct worker *worker, const struct entry *entry)
     entry->fn(entry->arg);
 }
 
-/* Undoes what a task may leave behind on its worker, whichever way it ended. */
-static inline void task_left(struct worker *worker)
+/* Undoes what a task may leave behind on its worker, whichever way it ended; a plain one was never limited. */
+static inline void task_left(struct worker *worker, bool plain)
 {
     struct frame *frame = &worker->frame;
 
     frame->phase = FRAME_CLOSING;
     if (__builtin_expect(frame->blocking != 0, 0))
         extra_settle(frame);
-    if (__builtin_expect(worker->limited, 0)) {
+    if (!plain && worker->limited) {
         worker->limited = false;
         run_limit_end(&worker->run_limit);
     }
 }
 
-/* An entry that has been checked. true: it has ended, and the caller is to count it. */
+/* An entry that has been checked, and whether it is ENTRY_PLAIN. true: it has ended, and the caller is to count it. */
 static inline __attribute__((always_inline)) bool entry_run(struct worker *worker, struct pool *pool,
-                                                            const struct entry *entry)
+                                                            const struct entry *entry, bool plain)
 {
-    const char *label = entry->plain ? NULL : entry->label;
+    const char *label = plain || entry->plain ? NULL : entry->label;
     worker_stamps(worker);
     if (load_relaxed(&worker->state) != RP_WORKER_RUNNING) /* own word */
         worker_turn(worker, RP_WORKER_RUNNING);
@@ -213,7 +213,7 @@ static inline __attribute__((always_inline)) bool entry_run(struct worker *worke
         store_release(&worker->label, label);
     worker->frame.label = label;
     worker->frame.phase = FRAME_OPEN;
-    if (!entry->plain && entry->timeout) {
+    if (!plain && !entry->plain && entry->timeout) {
         worker->limited = true;
         run_limited(worker, entry);
     } else {
@@ -221,24 +221,24 @@ static inline __attribute__((always_inline)) bool entry_run(struct worker *worke
     }
     if (__builtin_expect(load_relaxed(&pool->forked) != 0, 0)) /* a child of the task's: see worker_loop */
         return false;
-    task_left(worker);
+    task_left(worker, plain);
     store_relaxed(&worker->tasks, load_relaxed(&worker->tasks) + 1); /* own word; ordered by [end] */
-    if (entry->plain == ENTRY_PLAIN || !worker->frame.job)
+    if (plain || !worker->frame.job)
         return true;
     job_finish_worker(worker, frame_job_end(&worker->frame));
     worker->frame.phase = FRAME_IDLE;
     return false;
 }
 
-static __attribute__((noinline)) bool worker_run_full(struct worker *worker, struct entry entry)
+static __attribute__((noinline)) bool worker_run_full(struct worker *worker, struct entry *entry)
 {
     struct pool *pool = worker->pool;
-    int reason = task_check(pool, &entry, &worker->owed);
+    int reason = task_check(pool, entry, &worker->owed);
 
     if (!reason)
-        return entry_run(worker, pool, &entry);
+        return entry_run(worker, pool, entry, entry->plain == ENTRY_PLAIN);
     if (reason < 0)
-        task_drop(pool, &entry, reason);
+        task_drop(pool, entry, reason);
     return false;
 }
 
@@ -248,8 +248,9 @@ static inline __attribute__((always_inline)) bool worker_run(struct worker *work
 {
     worker->submitter_cpu = entry->cpu;
     if (__builtin_expect(task_is_clear(pool, entry), 1))
-        return entry_run(worker, pool, entry);
-    return worker_run_full(worker, *entry);
+        return entry_run(worker, pool, entry, true);
+    struct entry own = *entry; /* so that on the short way it is never in memory */
+    return worker_run_full(worker, &own);
 }
 
 /* The task of the worker's own frame did not return. */
@@ -257,7 +258,7 @@ static void worker_panicked(struct worker *worker)
 {
     struct pool *pool = worker->pool;
 
-    task_left(worker);
+    task_left(worker, false);
     panic_report(&worker->frame);
     add_seq(&pool->guests, 1); /* as job_finish wants it */
     job_finish(pool, frame_job_end(&worker->frame), JOB_PANICKED, false);
@@ -451,11 +452,11 @@ static inline bool is_in_child(const struct pool *pool)
 
 /* After a task. false: the worker is gone. */
 static inline __attribute__((always_inline)) bool worker_goes_on(struct worker *worker, struct pool *pool, bool *owed,
-                                                                 bool *searching)
+                                                                 bool *searching, bool shares)
 {
-    if (is_in_child(pool))
+    if (!*owed && is_in_child(pool)) /* a task that is owed has ended here */
         return false;
-    if (__builtin_expect(look_is_due(worker), 0)) {
+    if (shares && __builtin_expect(look_is_due(worker), 0)) {
         *owed = worker_looks(worker, *owed);
         if (is_in_child(pool))
             return false;
@@ -468,7 +469,7 @@ static inline __attribute__((always_inline)) bool worker_goes_on(struct worker *
 }
 
 /* Apart from the function that sets the landing of panics, in which no variable could stay in a register. */
-static __attribute__((noinline)) void worker_loop(struct worker *worker, bool searching)
+static inline __attribute__((always_inline)) void worker_loop(struct worker *worker, bool searching, bool shares)
 {
     struct pool *pool = worker->pool;
     struct entry entry;
@@ -476,31 +477,31 @@ static __attribute__((noinline)) void worker_loop(struct worker *worker, bool se
 
     for (;;) {
         bool ended = owed;
-        bool taken = runq_take(&pool->runq, &worker->taker, &owed, &entry);
-        if (__builtin_expect(worker->taker.taken - worker->taker.timed_taken >= TIMED_TASKS, 0))
-            share_learn(runq_normal(&pool->runq), &worker->taker);
+        bool taken = runq_take_as(&pool->runq, &worker->taker, &owed, &entry, shares);
         if (ended && !owed) {
             worker->frame.phase = FRAME_IDLE;
             look_after_end(pool);
         }
         if (taken) {
+            if (__builtin_expect(worker->taker.taken % TIMED_TASKS == 0, 0))
+                share_learn(runq_normal(&pool->runq), &worker->taker);
             if (searching) {
                 idle_search_end(pool);
                 searching = false;
             }
             owed = worker_run(worker, pool, &entry);
-            if (!worker_goes_on(worker, pool, &owed, &searching))
+            if (!worker_goes_on(worker, pool, &owed, &searching, shares))
                 return;
             continue;
         }
         task_settle(worker, &owed);
         bool stole_owed = false; /* so that `owed` need not be in memory */
-        int stole = worker_catches_up(worker, &searching, &stole_owed);
+        int stole = shares ? worker_catches_up(worker, &searching, &stole_owed) : 0;
         if (stole == 0) {
             worker_idles(worker);
             if (search_for_work(worker, &searching))
                 continue;
-            stole = worker_steals(worker, 0, searching, &stole_owed);
+            stole = shares ? worker_steals(worker, 0, searching, &stole_owed) : 0;
             if (stole == 1)
                 searching = false;
             else if (!searching)
@@ -508,7 +509,7 @@ static __attribute__((noinline)) void worker_loop(struct worker *worker, bool se
         }
         if (stole == 1) {
             owed = stole_owed;
-            if (!worker_goes_on(worker, pool, &owed, &searching))
+            if (!worker_goes_on(worker, pool, &owed, &searching, shares))
                 return;
         }
         if (stole)
@@ -530,6 +531,17 @@ static __attribute__((noinline)) void worker_loop(struct worker *worker, bool se
                 return;
         }
     }
+}
+
+/* Twice, so that a task in order pays for no share. */
+static __attribute__((noinline)) void loop_in_order(struct worker *worker, bool searching)
+{
+    worker_loop(worker, searching, false);
+}
+
+static __attribute__((noinline)) void loop_with_shares(struct worker *worker, bool searching)
+{
+    worker_loop(worker, searching, true);
 }
 
 /* --- the thread ------------------------------------------------------------------------------------------------- */
@@ -628,7 +640,10 @@ static bool worker_work(struct worker *worker)
         return true;
     bool searching = worker->born_searching;
     worker->born_searching = false;
-    worker_loop(worker, searching);
+    if (runq_normal(&worker->pool->runq)->shares)
+        loop_with_shares(worker, searching);
+    else
+        loop_in_order(worker, searching);
     return false;
 }
 

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Three lists must be the same: what the headers declare with RP_API, what the symbol map names, and what the shared
-# library exports. The static library must define these for the linker and no other name.
+# library exports. The static library must define these for the linker and no other name. And the shared one can be loaded
+# late, its threads' words being found in what the loader keeps free for that, of which it takes no more than most.
 set -eu
 
 work=$(mktemp -d)
@@ -33,6 +34,26 @@ if grep -v '^rp_' "$work/shared" >&2; then
     echo "exports: the names above lack the prefix rp_" >&2
     failed=1
 fi
+cat >"$work/late.c" <<'END'
+#include <dlfcn.h>
+#include <stdio.h>
+
+int main(int argc, char **argv)
+{
+    if (argc == 2 && dlopen(argv[1], RTLD_NOW))
+        return 0;
+    fprintf(stderr, "exports: loaded late: %s\n", dlerror());
+    return 1;
+}
+END
+$CC "$work/late.c" -o "$work/late" -ldl
+"$work/late" "$BUILD/libringpool.so" || failed=1
+words=$(($(objdump -p "$BUILD/libringpool.so" | awk '$1 == "TLS" { getline; print $4 }')))
+if [ "$words" -eq 0 ] || [ "$words" -gt 384 ]; then
+    echo "exports: the words of a thread take $words bytes, of 512 that glibc keeps free for all libraries" >&2
+    failed=1
+fi
+
 [ -s "$work/declared" ] || { echo "exports: no declaration found" >&2; failed=1; }
 [ $failed -eq 0 ] && echo "exports: $(wc -l <"$work/declared") functions, the same in headers, map and libraries"
 exit $failed

@@ -108,9 +108,10 @@ static inline void occupy(struct rp_pool *pool, struct gate *gate, unsigned work
     ASSERT_EVENTUALLY(gate->inside == workers);
 }
 
+/* In this order: a task that is taken in between is seen as busy. */
 static inline bool nothing_in_flight(const struct rp_pool *pool)
 {
-    return rp_pool_busy(pool) == 0 && rp_pool_waiting(pool) == 0;
+    return rp_pool_waiting(pool) == 0 && rp_pool_busy(pool) == 0;
 }
 
 static inline void finish(struct rp_pool *pool)
