@@ -7,7 +7,8 @@
  *                    asked for, and a single pool of all workers. The wait counts from the time-table, not from submit
  *   test=choose      ns for submitting to pools whose workers are held, so that nothing but the submit runs, less the
  *                    same to the pools directly in turn: entering, choosing, and touching what it takes
- *   test=throughput  tasks that compute for work_ns from 4 threads, through the multi pool and to a single pool, in turns of one run
+ *   test=throughput  tasks that compute for work_ns from 4 threads, through the multi pool, to a single pool, and to as many
+ *                    bare rings as there are pools, each with a thread (bare_pools.h), in turns of one run
  *   test=isolation   the wait of tasks while pool 0 is well, full, panicking and hung, the latter until the health check
  *                    has it back
  *
@@ -24,6 +25,7 @@
 
 #include <ringpool.h>
 
+#include "bare_pools.h"
 #include "command.h"
 #include "meter.h"
 #include "workload.h"
@@ -95,10 +97,11 @@ static void jobs_plan(const struct run *run, struct job *jobs, uint64_t n, doubl
     }
 }
 
-/* One of the two. */
+/* One of them. */
 struct target {
     struct rp_multi *multi;
     struct rp_pool *pool;
+    struct bare_pools *bare; /* of bursts */
 };
 
 static int jobs_submit(struct target target, struct job *jobs, uint64_t n)
@@ -297,8 +300,9 @@ static void burst(void *arg, unsigned i)
     struct burst *b = arg;
     int rc = 0;
 
-    (void)i;
-    for (uint64_t k = 0; k < b->n && rc == 0; k++)
+    if (b->target.bare)
+        bare_pools_burst(b->target.bare, i, b->fn, b->arg, b->n);
+    for (uint64_t k = 0; k < b->n && rc == 0 && !b->target.bare; k++)
         rc = b->target.multi ? rp_multi_submit(b->target.multi, b->fn, b->arg)
                              : rp_pool_submit(b->target.pool, b->fn, b->arg);
     if (rc)
@@ -325,37 +329,48 @@ static double burst_speed(const struct run *run, struct target target, int *rc)
     return (double)(b.n * SUBMITTERS) * 1e3 / (double)used.wall;
 }
 
-static int throughput_of(struct run *run, enum rp_strategy strategy)
+/* Beside each other, the best of some rounds of each. */
+enum { MULTI, SINGLE, BARE, TARGETS };
+
+static int targets_make(const struct run *run, enum rp_strategy strategy, struct target *targets)
 {
     struct rp_pool_options each = {.queue_depth = (unsigned)run->queue, .prealloc = true, .no_purge = true};
     struct rp_pool_options all = each;
     unsigned pools = (unsigned)run->pools, workers = (unsigned)run->workers;
-    double speed[2][ROUNDS];
-    struct target multi = {0}, single = {0};
-    int rc = rp_multi_create(&multi.multi, pools, workers, strategy, &(struct rp_multi_options){.pool = &each});
+    int rc =
+        rp_multi_create(&targets[MULTI].multi, pools, workers, strategy, &(struct rp_multi_options){.pool = &each});
 
     all.queue_depth *= pools;
     if (!rc)
-        rc = rp_pool_create(&single.pool, pools * workers, &all);
+        rc = rp_pool_create(&targets[SINGLE].pool, pools * workers, &all);
+    return rc;
+}
+
+static int throughput_of(struct run *run, enum rp_strategy strategy)
+{
+    static const char *const words[] = {"Mtasks_s", "single_Mtasks_s", "bare_Mtasks_s"};
+    struct target targets[TARGETS] = {0};
+    double best[TARGETS] = {0};
+    int rc = targets_make(run, strategy, targets);
+
     for (int round = 0; round < ROUNDS && rc == 0; round++) {
-        speed[0][round] = burst_speed(run, multi, &rc);
-        if (!rc)
-            speed[1][round] = burst_speed(run, single, &rc);
-    }
-    if (!rc) {
-        double m = 0, s = 0;
-        for (int round = 0; round < ROUNDS; round++) {
-            m = fmax(m, speed[0][round]);
-            s = fmax(s, speed[1][round]);
+        for (int t = 0; t < TARGETS && rc == 0; t++) {
+            if (t == BARE) /* only while it is measured, since its threads never sleep */
+                rc = bare_pools_create(&targets[BARE].bare, (unsigned)run->pools, (unsigned)run->queue);
+            if (!rc)
+                best[t] = fmax(best[t], burst_speed(run, targets[t], &rc));
+            if (t == BARE && targets[BARE].bare)
+                bare_pools_destroy(targets[BARE].bare);
         }
-        add(run, strategy_words[strategy], "Mtasks_s", m);
-        add(run, strategy_words[strategy], "single_Mtasks_s", s);
-        add(run, strategy_words[strategy], "ratio", m / s);
     }
-    if (multi.multi)
-        rp_multi_destroy(multi.multi);
-    if (single.pool)
-        rp_pool_destroy(single.pool);
+    for (int t = 0; t < TARGETS && rc == 0; t++)
+        add(run, strategy_words[strategy], words[t], best[t]);
+    if (!rc)
+        add(run, strategy_words[strategy], "ratio", best[MULTI] / best[SINGLE]);
+    if (targets[MULTI].multi)
+        rp_multi_destroy(targets[MULTI].multi);
+    if (targets[SINGLE].pool)
+        rp_pool_destroy(targets[SINGLE].pool);
     return rc;
 }
 

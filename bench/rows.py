@@ -11,6 +11,7 @@ METRICS = {"ringpool-metrics": "metrics=yes"}
 UNORDERED = {"ringpool-unordered": "unordered=yes"}  # tasks may start in any order, as those of most peers do
 
 SHAPES = ((1, 1), (1, 2), (4, 2), (1, 1000), (4, 1000), (1000, 1000))
+FLOOR_SHAPE = "1/1"  # of batches: no shape does more on two CPUs than a submitter beside a worker
 POINTS = (1, 2, 4, 16, 100, 1000, 10000)  # of the curves
 JUDGED = ("ringpool 1/16", "ringpool 1/10000", "ringpool 4/16", "ringpool 1000/16")  # points that bars speak of
 
@@ -21,7 +22,8 @@ class Row:
     scaled: tasks of the first try, from which the number is found that takes the time asked for. peers: True: all;
     else their names. check: whether a bar speaks of it, and of which peers then (True: of those in `peers`).
     brief: keys that replace others under --check, where time is short. seconds: a run takes so many times the time that
-    is asked for. floor: what shows the least that the machine asks for here (peers/floor.c), and takes part always.
+    is asked for. floor: what shows the least that the machine asks for here (peers/floor.c), and takes part always: one
+    name, or several with the keys of each.
     """
 
     def __init__(self, name, args, figure, unit="", scale=1.0, more=True, quick=False, scaled=0, ours=None, peers=True,
@@ -30,7 +32,7 @@ class Row:
         self.scale, self.more, self.quick, self.scaled = scale, more, quick, scaled
         self.ours = ours or {"ringpool": ""}
         self.peers, self.check, self.brief, self.seconds = peers, check, brief.split(), seconds
-        self.floor = floor
+        self.floor = floor if isinstance(floor, dict) else {floor: ""} if floor else {}
 
     def keys(self, brief):
         replaced = {word.split("=")[0] for word in self.brief} if brief else set()
@@ -42,7 +44,7 @@ class Row:
 
     def takes(self, peer, checking):
         if peer.startswith("floor-"):
-            return peer == self.floor
+            return peer in self.floor
         whom = self.check if checking and self.check is not True else self.peers
         return whom is True or bool(whom) and peer in whom
 
@@ -59,7 +61,8 @@ def throughput_rows():
         out.append(Row(f"strict {shape}", keys + " mode=strict", **unit, quick=shape == "4/2", scaled=5000,
                        check=("mutex", "go-lifo") if shape not in ("1/1", "1000/1000") else False))
         out.append(Row(f"batch {shape}", keys, **unit, quick=shape == "1/1", scaled=20000, peers=(),
-                       ours={"ringpool": "mode=batch batch=64", "ringpool-single": "mode=queue"}))
+                       ours={"ringpool": "mode=batch batch=64", "ringpool-single": "mode=queue"},
+                       floor={"floor-ring": "mode=batch batch=64"} if shape == FLOOR_SHAPE else None))
     out.append(Row("growth workers", "throughput producers=1", **unit, scaled=20000, peers=(), seconds=2,
                    ours={f"ringpool 1/{n}": f"workers={n}" for n in POINTS}))
     out.append(Row("growth submitters", "throughput workers=16", **unit, scaled=20000, peers=(), seconds=4,
@@ -73,7 +76,8 @@ def latency_rows():
         Row("wake 1000 us asleep", "wake gap_us=1000 gap=sleep samples=1000", **p50, quick=True, ours=BACKENDS,
             brief="samples=500", floor="floor-futex"),
         Row("wake 1000 us", "wake gap_us=1000 gap=spin samples=1000", **p50, check=False),
-        Row("wake 50 us", "wake gap_us=50 samples=20000", **p50, quick=True, ours=BACKENDS, brief="samples=10000"),
+        Row("wake 50 us", "wake gap_us=50 samples=20000", **p50, quick=True, ours=BACKENDS, brief="samples=10000",
+            floor="floor-futex"),
         Row("wake 5 us", "wake gap_us=5 samples=100000", **p50, ours=BACKENDS, check=()),
     ]
     for workers in (1, 2):
@@ -92,7 +96,8 @@ def rows():
     out = throughput_rows()
     for spin in (500, 5000):
         out.append(Row(f"work {spin} ns", f"work workers=2 spin={spin}", "efficiency", quick=spin == 5000,
-                       scaled=10000, ours={**BACKENDS, **UNORDERED}, check=(), floor="floor-shares"))
+                       scaled=10000, ours={**BACKENDS, **UNORDERED}, check=(),
+                       floor={"floor-shares": "", "floor-ring": ""}))
     out.append(Row("submit busy", "work workers=1 spin=5000 tasks=40000 queue=1000000 sample=1", "submit_p50_ns", "ns",
                    more=False, peers=("mutex", "glib", "asio"), check=()))
     out += latency_rows()

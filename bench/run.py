@@ -239,7 +239,8 @@ def programs(row, found, options):
     keys = row.keys(options.check)
     out = {name: [os.path.join(options.build, "ringpool"), "bench"] + keys + more.split()
            for name, more in row.variants(options.check).items()}
-    out.update({name: command + keys for name, command in found.items() if row.takes(name, options.check)})
+    out.update({name: command + keys + row.floor.get(name, "").split()
+                for name, command in found.items() if row.takes(name, options.check)})
     return out
 
 

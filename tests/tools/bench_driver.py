@@ -123,6 +123,15 @@ class Bench(unittest.TestCase):
         self.assertEqual(bad.returncode, 1)
         self.assertRegex(bad.stdout, r"FAILS +round trip: roundtrip 200 us: p50_us <= 7 us: 1.29 x: 9 \(9..9\) us")
 
+    def test_a_bar_that_the_floor_does_not_reach_either_is_told_apart_and_does_not_hold(self):
+        self.program("ringpool", os.path.join(self.build, "ringpool"), FIGURES % (70, 80))
+        for floor, word in ((65, "out of reach"), (55, "FAILS")):
+            self.peer("floor-futex", FIGURES % (floor, floor))
+            done = self.run_it("--check", "--rows", "wake 50 us", "--rounds", "1")
+            self.assertEqual(done.returncode, 1)
+            self.assertRegex(done.stdout, rf"{word} +wake: wake 50 us: p99_us <= 60 us.*; the machine's floor: {floor}")
+            self.assertIn(f"{int(floor == 65)} of them where what the machine asks", done.stdout)
+
     def test_a_row_that_ringpool_fails_in_is_a_bar_that_does_not_hold(self):
         self.program("ringpool", os.path.join(self.build, "ringpool"), "echo lost a task >&2; exit 1")
         done = self.run_it("--check", "--rows", "roundtrip 200 us", "--rounds", "1")
