@@ -530,7 +530,7 @@ static int pool_populate(struct pool *pool, const struct rp_pool_options *o)
     bool trial = o->cpus || o->sched_policy || o->worker_start;
     unsigned n = pool->standing ? pool->standing : trial;
 
-    store_seq(&pool->populating, 1);
+    store_seq(&pool->populating, n);
     int rc = worker_fill(pool, n);
     for (uint32_t seen; !rc && !load_seq(&pool->begin_error) && (seen = load_seq(&pool->begun)) < n;)
         futex_wait(&pool->begun, seen, 0);

@@ -208,7 +208,7 @@ struct pool {
     _Atomic uint32_t excused;    /* tasks in flight that wait for the end themselves */
     _Atomic uint32_t generation; /* reboots so far */
     _Atomic uint32_t begun;      /* futex: workers that have begun, or failed to */
-    _Atomic uint32_t populating; /* create waits for that */
+    _Atomic uint32_t populating; /* create waits for so many of these, 0: it does not */
     _Atomic int begin_error;     /* the first failure to begin */
     _Atomic uint32_t deferred;   /* destroyed from inside: the last one out posts reap */
     _Atomic uint32_t reaped;

@@ -570,15 +570,16 @@ static int worker_begin(struct worker *worker)
     return rc;
 }
 
-/* Tells the creator how its first workers began. */
+/* Tells the creator how its first workers began, with the last of those that it waits for or the first that failed. */
 static void worker_reports(struct pool *pool, int rc)
 {
     int none = 0;
 
     if (rc)
         cas_seq(&pool->begin_error, &none, rc);
-    add_seq(&pool->begun, 1);
-    if (load_seq(&pool->populating))
+    uint32_t begun = add_seq(&pool->begun, 1) + 1;
+    uint32_t awaited = load_seq(&pool->populating);
+    if (awaited && (rc || begun >= awaited))
         futex_wake(&pool->begun, 1);
 }
 
