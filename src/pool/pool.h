@@ -354,6 +354,9 @@ bool pool_help(struct pool *pool, int drop);
 /* --- search.c: a worker without work looks around ------------------------------------------------------------------ */
 
 void search_init(struct search *search);
+/* Whether a worker of brief tasks is too close behind who submits them; lets some gather if so, with no task in hand. */
+bool search_is_close(const struct worker *worker);
+void search_fall_back(struct worker *worker);
 /*
  * Waits a little, by the rules there: true: there may be a task. *searching is whether the worker is counted as searching,
  * before and after.

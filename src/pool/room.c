@@ -51,7 +51,7 @@
 #define REST_YIELD 16U
 #define REST_MOST 64U
 #define REST_BRISK 16U /* tasks that end in REST_MOST turns where workers are at it */
-#define REST_LONGER 4  /* times REST_MOST turns before such a queue */
+#define REST_LONGER 2  /* times REST_MOST turns before such a queue */
 #define NAP_NS 50000
 #define NAP_MOST_NS 1000000
 #define NAP_NS_PER_TASK 8 /* a queue of empty tasks is not drained faster than one in 14 ns: half of it in a nap */

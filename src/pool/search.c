@@ -10,7 +10,8 @@
  *   same CPU: it never looks around on the CPU of the thread that submitted last: that one could not run;
  *   gather: whoever takes each task the moment it is published works in its submitter's very cache lines, and slows it to
  *     a fifth. So where tasks come in a stream it lets some gather before it looks. Whether they do it finds out by
- *     trying, more and more seldom while it is in vain: a round trip must not pay for it;
+ *     trying, more and more seldom while it is in vain: a round trip must not pay for it. Nor may it come too close
+ *     while it works: what a processor fetches ahead for it are then the slots that its submitter is about to write;
  *   rest: who finds tasks again and again that another had first (one that waits for its future and runs it itself, as
  *     a rule) makes that one slower by each look at the queue. It looks every few microseconds, until it gets tasks again;
  *   yield: who was called again and again as soon as it slept, and for nothing, since others take what comes, stays the
@@ -32,7 +33,9 @@
 #define GATHER_LEAST_NS 1000
 #define GATHER_MOST_NS 5000
 #define STREAM_LEAST 8    /* so many gathered are a stream */
-#define STREAM_ENOUGH 128 /* and with so many the two are far enough apart */
+#define STREAM_ENOUGH 128 /* and with so many it need not be longer */
+#define APART 256U        /* tasks, */
+#define APART_SHARE 4     /* and no more than this part of what may be in flight: so far a worker stays behind */
 #define PATIENCE_LEAST 32U
 #define PATIENCE_MOST 256U
 
@@ -80,6 +83,12 @@ static void wait_ns(int64_t span)
     while (rp_now() < until);
 }
 
+static void gather_longer(struct search *search, unsigned gathered)
+{
+    if (gathered < STREAM_ENOUGH && search->gather_ns < GATHER_MOST_NS)
+        search->gather_ns += GATHER_LEAST_NS;
+}
+
 static void let_gather(struct pool *pool, struct search *search)
 {
     if (!search->streaming && ++search->looks < search->patience)
@@ -95,8 +104,24 @@ static void let_gather(struct pool *pool, struct search *search)
         return;
     }
     search->patience = PATIENCE_LEAST;
-    if (gathered < STREAM_ENOUGH && search->gather_ns < GATHER_MOST_NS)
-        search->gather_ns += GATHER_LEAST_NS;
+    gather_longer(search, gathered);
+}
+
+bool search_is_close(const struct worker *worker)
+{
+    const struct runq *q = &worker->pool->runq;
+    unsigned apart = load_relaxed(&q->limit) / APART_SHARE; /* a hint */
+
+    return runq_queued(q) < (apart < APART ? apart : APART) &&
+           (worker->submitter_cpu < 0 || worker->submitter_cpu != cpu_current());
+}
+
+void search_fall_back(struct worker *worker)
+{
+    struct search *search = &worker->search;
+
+    wait_ns(search->gather_ns);
+    gather_longer(search, runq_queued(&worker->pool->runq));
 }
 
 /* Whether what it found last it got. */

@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 #define STAMP_TASKS 8
-#define TIMED_TASKS 64 /* share_learn is called after so many */
+#define TIMED_TASKS 64 /* worker_times is called after so many */
 
 /* --- states ----------------------------------------------------------------------------------------------------- */
 
@@ -444,6 +444,17 @@ static __attribute__((noinline)) bool worker_looks(struct worker *worker, bool o
     return owed;
 }
 
+/* Learns how long its tasks are; a worker of brief ones keeps its distance from who submits them. Returns what is owed then. */
+static __attribute__((noinline)) bool worker_times(struct worker *worker, bool owed)
+{
+    share_learn(runq_normal(&worker->pool->runq), &worker->taker);
+    if (worker->taker.brief && search_is_close(worker)) {
+        task_settle(worker, &owed);
+        search_fall_back(worker);
+    }
+    return owed;
+}
+
 /* In a child that has returned from the task that forked: the worker ends as a thread does. */
 static inline bool is_in_child(const struct pool *pool)
 {
@@ -456,6 +467,8 @@ static inline __attribute__((always_inline)) bool worker_goes_on(struct worker *
 {
     if (!*owed && is_in_child(pool)) /* a task that is owed has ended here */
         return false;
+    if (__builtin_expect(worker->taker.taken % TIMED_TASKS == 0, 0))
+        *owed = worker_times(worker, *owed);
     if (shares && __builtin_expect(look_is_due(worker), 0)) {
         *owed = worker_looks(worker, *owed);
         if (is_in_child(pool))
@@ -483,8 +496,6 @@ static inline __attribute__((always_inline)) void worker_loop(struct worker *wor
             look_after_end(pool);
         }
         if (taken) {
-            if (__builtin_expect(worker->taker.taken % TIMED_TASKS == 0, 0))
-                share_learn(runq_normal(&pool->runq), &worker->taker);
             if (searching) {
                 idle_search_end(pool);
                 searching = false;
