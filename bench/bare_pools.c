@@ -6,8 +6,6 @@
 
 #include "bare_ring.h"
 
-#define LOOKS 64 /* before a thread gives up the CPU */
-
 struct bare_pool {
     struct bare_ring ring;
     pthread_t thread;
@@ -20,23 +18,13 @@ struct bare_pools {
     struct bare_pool *each;
 };
 
-static bool look(struct bare_ring *ring, struct bare_cell *out)
-{
-    for (int i = 0; i < LOOKS; i++) {
-        if (bare_take(ring, out))
-            return true;
-        bare_pause();
-    }
-    return false;
-}
-
 static void *run(void *arg)
 {
     struct bare_pool *pool = arg;
     struct bare_cell task;
 
     for (;;) {
-        if (look(&pool->ring, &task))
+        if (bare_look(&pool->ring, &task))
             task.fn(task.arg);
         else if (atomic_load_explicit(pool->closed, memory_order_acquire))
             return NULL;

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #define BARE_LINE 128
+#define BARE_LOOKS 64
 
 struct bare_cell {
     _Atomic uint64_t sequence;
@@ -81,6 +82,17 @@ static inline bool bare_take(struct bare_ring *ring, struct bare_cell *out)
         if (ahead > 0)
             head = atomic_load_explicit(&ring->head, memory_order_relaxed);
     }
+}
+
+/* Takes one, with some looks for it: the caller then gives up the CPU. */
+static inline bool bare_look(struct bare_ring *ring, struct bare_cell *out)
+{
+    for (int i = 0; i < BARE_LOOKS; i++) {
+        if (bare_take(ring, out))
+            return true;
+        bare_pause();
+    }
+    return false;
 }
 
 /*

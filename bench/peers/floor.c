@@ -19,7 +19,6 @@
 #include "bare_ring.h"
 #include "peer.h"
 
-#define LOOKS 64 /* before it gives up the CPU */
 #define STACK ((size_t)64 << 10)
 
 #ifdef FLOOR_SPINS
@@ -70,13 +69,11 @@ static bool sleep_unless_ready(struct pool *pool, struct bare_cell *out)
 
 static bool look(struct pool *pool, struct bare_cell *out)
 {
-    for (int i = 0; i < LOOKS; i++) {
-        if (bare_take(&pool->ring, out))
-            return true;
-        bare_pause();
-    }
-    sched_yield();
-    return false;
+    bool found = bare_look(&pool->ring, out);
+
+    if (!found)
+        sched_yield();
+    return found;
 }
 
 static void *worker(void *arg)
@@ -137,7 +134,7 @@ static void wait_for_room(void)
 {
     if (!spins)
         sched_yield();
-    for (int i = 0; i < LOOKS; i++)
+    for (int i = 0; i < BARE_LOOKS; i++)
         bare_pause();
 }
 
