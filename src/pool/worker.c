@@ -447,6 +447,8 @@ static __attribute__((noinline)) bool worker_looks(struct worker *worker, bool o
 /* Learns how long its tasks are; a worker of brief ones keeps its distance from who submits them. Returns what is owed then. */
 static __attribute__((noinline)) bool worker_times(struct worker *worker, bool owed)
 {
+    if (worker->taker.taken == worker->taker.timed_taken) /* what it ran since was stolen from others */
+        return owed;
     share_learn(runq_normal(&worker->pool->runq), &worker->taker);
     if (worker->taker.brief && search_is_close(worker)) {
         task_settle(worker, &owed);
