@@ -58,6 +58,11 @@ def shown(figure, unit=""):
 NOT_RUN = "the row was not run"
 
 
+def beyond(ours, floor, more):
+    """Whether ours is better than that floor, which then forbids nothing."""
+    return ours > 1.02 * floor if more else 1.02 * ours < floor
+
+
 class Side:
     """One side of a comparison: a figure of a program in a row, or nothing and why."""
 
@@ -101,8 +106,9 @@ class Judge:
             holds = reaches(a)
             floor = (max if more else min)(ours.floors, default=None)
             theirs = f"{shown(other.figure, unit)} by {other.name}" if other.name else f"the bar of {limit}"
+            barred = bool(floor) and not holds and not reaches(floor[0]) and not beyond(a, floor[0], more)
             verdict = Verdict(bar, claim, holds, shown(ours.figure, unit), theirs, ratio, "", goal,
-                              shown(floor, unit) if floor else "", bool(floor) and not holds and not reaches(floor[0]))
+                              shown(floor, unit) if floor else "", barred)
         self.verdicts.append(verdict)
 
     def limit(self, bar, row, figure, limit, more=False, unit="", program="ringpool", goal=False):
