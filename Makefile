@@ -48,9 +48,9 @@ INSTRUMENT += $(if $(MEMCHECK),-DRP_VALGRIND)
 # The counters are the library's alone, and many threads add to them.
 COUNT_src := $(if $(COVERAGE),--coverage -fprofile-update=atomic)
 
-# A word of a thread's is found without a call, in a shared library too. glibc keeps 512 bytes of such for libraries that are
-# loaded late; ours are fewer (tests/build/exports.sh).
 # What each tree sees: the library everything, the programs the public headers, the tests the floor they are of as well.
+# The library's words of a thread are found without a call, in a shared library too: glibc keeps 512 bytes for those of
+# libraries that are loaded late, and ours are fewer (tests/build/exports.sh).
 SEES_src := -Iinclude -Isrc -ftls-model=initial-exec
 SEES_tools := -Iinclude -Itools -Ibench
 SEES_bench := -Iinclude -Itools -Ibench
