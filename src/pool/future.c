@@ -302,20 +302,6 @@ static const struct job_ops future_ops = {
     .overdue = overdue,
 };
 
-struct entry future_entry(const struct rp_future *future)
-{
-    return (struct entry){
-        .fn = job_run,
-        .arg = (void *)(uintptr_t)&future->job,
-        .dropped = job_dropped,
-        .label = future->task.label,
-        .deadline = future->task.deadline,
-        .timeout = future->task.timeout,
-        .cpu = cpu_current(),
-        .plain = future->task.label || future->task.deadline || future->task.timeout ? ENTRY_FULL : ENTRY_JOB,
-    };
-}
-
 /* --- submitting ------------------------------------------------------------------------------------------------- */
 
 static int task_check_fields(const struct rp_task *task)
@@ -363,20 +349,33 @@ int future_create(struct door door, const struct rp_task *task, uint16_t kind, s
         alloc_free_aligned(&allocator, future);
         return rc;
     }
-    memset(future, 0, offsetof(struct rp_future, ready_next));
-    future->allocator = allocator;
+    /* Member by member: to zero it as a whole takes longer than all that this does, most of which would be written again. */
     future->job.ops = &future_ops;
-    future->kind = kind | kind_of(task);
+    store_relaxed(&future->word, 0); /* nobody else sees it yet, as all that follows */
+    store_relaxed(&future->refs, 1);
+    future->call.fn = NULL;
     future->arg = task->arg;
-    store_relaxed(&future->refs, 1); /* nobody else sees it yet */
+    future->value = NULL;
+    future->rc = 0;
     store_relaxed(&future->cpu, -1);
+    store_relaxed(&future->runner, NULL);
+    future->kind = kind | kind_of(task);
+    future->begun = false;
+    store_relaxed(&future->place, PLACE_OPEN);
+    future->group = NULL;
+    future->retry = NULL;
     future->generation = fork_generation();
     future->task = *task;
     rp_ctx_hold(task->ctx);
     future->door = door;
-    store_relaxed(&future->pool, door.pool); /* nobody else sees it yet */
-    future->ctx_watch = (struct watch){.fire = guard_fire, .deferred = true};
+    store_relaxed(&future->pool, door.pool);
+    future->allocator = allocator;
+    future->lock = (struct rp_lock){0};
     CDS_INIT_LIST_HEAD(&future->watches);
+    future->source = NULL;
+    future->tie = (struct watch){0};
+    future->ctx_watch = (struct watch){.fire = guard_fire, .deferred = true};
+    future->member = (struct cds_list_head){0};
     *out = future;
     return 0;
 }
@@ -456,10 +455,14 @@ static int submit_task(struct door door, int (*fn)(void *arg, void **value), con
     *out = NULL;
     if (!fn || !like || like->fn)
         return -EINVAL;
-    struct rp_task task = *like;
-    if (!task.ctx)
-        task.ctx = ctx_inherited();
-    int rc = future_create(door, &task, 0, &future);
+    struct rp_ctx *ctx = like->ctx ? NULL : ctx_inherited();
+    struct rp_task below;
+    if (ctx) {
+        below = *like;
+        below.ctx = ctx;
+        like = &below;
+    }
+    int rc = future_create(door, like, 0, &future);
     if (rc)
         return rc;
     future->call.fn = fn;

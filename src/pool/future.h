@@ -4,6 +4,7 @@
 #ifndef POOL_FUTURE_H
 #define POOL_FUTURE_H
 
+#include "base/cpu.h"
 #include "base/fork.h"
 #include "base/futex.h"
 #include "pool/context.h"
@@ -124,7 +125,22 @@ int future_create(struct door door, const struct rp_task *task, uint16_t kind, s
 /* Refused: its completion is given back, and both shares. */
 void future_discard(struct rp_future *future);
 /* Its entry, as the queue shall carry it. */
-struct entry future_entry(const struct rp_future *future);
+static inline struct entry future_entry(const struct rp_future *future)
+{
+    struct entry entry = {.fn = job_run,
+                          .arg = (void *)(uintptr_t)&future->job,
+                          .dropped = job_dropped,
+                          .cpu = cpu_current(),
+                          .plain = ENTRY_JOB};
+
+    if (future->task.label || future->task.deadline || future->task.timeout) {
+        entry.plain = ENTRY_FULL;
+        entry.label = future->task.label;
+        entry.deadline = future->task.deadline;
+        entry.timeout = future->task.timeout;
+    }
+    return entry;
+}
 /* Submits it as its task says: what submit returns. On success the share of what brings it to its end is the entry's. */
 int future_submit(struct rp_future *future);
 /* It is to end with its context, as long as it has not started. */

@@ -15,10 +15,12 @@
  *          X: swapped = X, place = FILLED                    EMPTY: nothing to do, and nothing to account for:
  *          nothing there: place = EMPTY                      the helper accounts for the entry that was taken here
  *
- * One helper of a pool is in A2 and A3 at a time, and if X only keeps a place itself, X becomes what that is kept for.
- * Else two futures could end up as each other's X, with their entries in no queue: taken by nobody, held for ever.
+ * Who takes its own entry in A2, as most do, is through with it. The others go through A3 one at a time, under a lock of the
+ * pool, and if X only keeps a place that is settled, X becomes what that is kept for, and so on to the end of that chain.
+ * Else futures could end up in a ring of which each keeps its place for the next one, with their entries in no queue: taken
+ * by nobody, held for ever. With it the last of them to settle follows the chain of the others to its own entry.
  *
- * A2 finds nothing only if the future's entry was taken already. B2 is bounded by A2, a few instructions, unless the
+ * A2 finds nothing only if the future's entry was taken already. B2 is bounded by A2 and A3, some instructions, unless a
  * helper is preempted. X may itself have been claimed beside the queue, or cancelled: whoever takes it finds that out.
  *
  * Not without end: a worker helps while half of its stack is left.
@@ -55,26 +57,28 @@ static bool place_chase(struct entry *entry)
     return job && job->ops->kept && job->ops->kept(job) && job->ops->swapped(job, entry);
 }
 
-static void place_settle_locked(struct pool *pool, struct rp_future *future)
+/* A3 of an entry that is not its own. */
+static void place_leave(struct pool *pool, struct rp_future *future, bool taken, struct entry *head)
 {
-    struct entry head;
-    bool taken = runq_take_class(&pool->runq, (unsigned)future->task.priority, &head);
-
-    while (taken && entry_job(&head) != &future->job && place_chase(&head))
+    rp_lock_acquire(&pool->place_lock);
+    while (taken && entry_job(head) != &future->job && place_chase(head))
         ;
-    if (taken && entry_job(&head) == &future->job)
-        return;
-    future_ref(future); /* the entry's that is left there; its share is the run's */
-    if (taken)
-        future->swapped = head;
-    store_release(&future->place, taken ? PLACE_FILLED : PLACE_EMPTY); /* [place] pairs with the load in place_take */
+    if (!taken || entry_job(head) != &future->job) {
+        future_ref(future); /* the entry's that is left there; its share is the run's */
+        if (taken)
+            future->swapped = *head;
+        store_release(&future->place, taken ? PLACE_FILLED : PLACE_EMPTY); /* [place] pairs with the load in place_take */
+    }
+    rp_lock_release(&pool->place_lock);
 }
 
 static void place_settle(struct pool *pool, struct rp_future *future)
 {
-    rp_lock_acquire(&pool->place_lock);
-    place_settle_locked(pool, future);
-    rp_lock_release(&pool->place_lock);
+    struct entry head;
+    bool taken = runq_take_class(&pool->runq, (unsigned)future->task.priority, &head);
+
+    if (!taken || entry_job(&head) != &future->job)
+        place_leave(pool, future, taken, &head);
 }
 
 bool place_take(struct rp_future *future, struct entry *entry)

@@ -206,6 +206,43 @@ static void future_help(void)
     scene_close();
 }
 
+static int waits_for_gate(void *arg, void **value)
+{
+    *value = arg;
+    scene.ran[NUMBER(arg)]++;
+    gate_wait(&scene.gate);
+    return 7;
+}
+
+static void run_one(void *arg)
+{
+    unsigned i = NUMBER(arg);
+    int rc = rp_future_run(scene.future[i]);
+
+    must(rc == 0 || rc == -EALREADY, "run of %u: %d", i, rc);
+    must(rc || rp_future_done(scene.future[i]), "run of %u has returned and it is not done", i);
+}
+
+/* Each is run by a thread that has no use for the others, whose entries it meets: all run, whoever keeps whose place. */
+static void future_places(void)
+{
+    bool held = chance(2); /* the only worker is busy, as a rule */
+
+    scene_open(1, &(struct rp_pool_options){.queue_depth = 4});
+    if (held)
+        make(4, waits_for_gate);
+    for (unsigned i = 0; i < 4; i++)
+        make(i, plain);
+    for (unsigned i = 0; i < 4; i++)
+        actor("runner", run_one, ARG(i));
+    actors_join();
+    gate_open(&scene.gate);
+    scene_settled();
+    for (unsigned i = 0; i < (held ? 5 : 4); i++)
+        must(scene.ran[i] == 1, "future %u ran %u times", i, scene.ran[i]);
+    scene_close();
+}
+
 static int waits_for_other(void *arg, void **value)
 {
     unsigned i = NUMBER(arg);
@@ -823,6 +860,8 @@ const struct scenario scenarios_future[] = {
     {"future-given-up", "a handle may go in any state; the task meets one fate and all memory comes back",
      future_given_up},
     {"future-help", "workers that wait for tasks of their pool run them", future_help},
+    {"future-places", "threads run futures that wait in the queue, and leave each other's entries in their places",
+     future_places},
     {"future-knot", "two tasks that wait for each other are told", future_knot},
     {"future-then", "a continuation gets its source's end, once, whenever it was tied", future_then},
     {"then-release", "a release waits for continuations or drops them", then_release},
