@@ -17,7 +17,9 @@
 
 #include <errno.h>
 
-#define STAY 32 /* submits; see bench/RESULTS.md */
+/* Submits; see bench/RESULTS.md. */
+#define STAY_LEAST 32U
+#define STAY_MOST 128U
 #define LOOK_TURNS 16
 
 _Thread_local struct round balance_rounds[ROUNDS];
@@ -40,25 +42,28 @@ struct round *balance_round(struct multi *multi, unsigned seats)
 
 /*
  * Threads that submit at the same time and take turns with each task meet at one pool after the other, and each submit
- * waits for two lines that the other has just written. So where tasks queue anyway a thread stays for some: it does
- * where no less wait already, in three quarters of the pools (one may hang, and be full for that). It looks once in so
+ * waits for two lines that the other has just written. So where tasks queue anyway a thread stays for some: for no more
+ * than wait already in each of three quarters of the pools (one may hang, and be full for that). It looks once in so
  * many turns, as a look takes a line from a worker, first at another pool each time, and often no further.
  */
 void balance_around(const struct roster *roster, struct round *round)
 {
-    unsigned arounds = round->arounds++, shallow = 0;
+    unsigned arounds = round->arounds++, shallow = 0, stay = STAY_MOST;
 
     if (roster->seats == 1 || (!round->stays && arounds % (LOOK_TURNS / roster->seats + 1)))
         return;
     unsigned at = round->looks++ % roster->seats;
     round->stays = 0;
     for (unsigned i = 0; i < roster->seats; i++) {
-        if (runq_queued(&roster->seat[at].pool->runq) < STAY && (i == 0 || ++shallow > roster->seats / 4))
+        unsigned queued = runq_queued(&roster->seat[at].pool->runq);
+        if (queued >= STAY_LEAST)
+            stay = queued < stay ? queued : stay;
+        else if (i == 0 || ++shallow > roster->seats / 4)
             return;
         if (++at == roster->seats)
             at = 0;
     }
-    round->stays = STAY - 1;
+    round->stays = (uint16_t)(stay - 1);
 }
 
 bool balance_room(const struct pool *pool)

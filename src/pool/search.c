@@ -11,7 +11,8 @@
  *   gather: whoever takes each task the moment it is published works in its submitter's very cache lines, and slows it to
  *     a fifth. So where tasks come in a stream it lets some gather before it looks. Whether they do it finds out by
  *     trying, more and more seldom while it is in vain: a round trip must not pay for it. Nor may it come too close
- *     while it works: what a processor fetches ahead for it are then the slots that its submitter is about to write;
+ *     while it works: what a processor fetches ahead for it are then the slots that its submitter is about to write. But
+ *     among the pools of a multi pool it only keeps away where tasks come just now, as others have use for the CPU;
  *   rest: who finds tasks again and again that another had first (one that waits for its future and runs it itself, as
  *     a rule) makes that one slower by each look at the queue. It looks every few microseconds, until it gets tasks again;
  *   yield: who was called again and again as soon as it slept, and for nothing, since others take what comes, stays the
@@ -52,7 +53,7 @@
 #define TURN_LONG_NS 500000
 #define TURN_ALONE_NS 1500
 #define TURN_GATHER_NS 3000
-#define REFRAIN_LEAST 16
+#define REFRAIN_LEAST 2
 #define REFRAIN_MOST 4096
 
 #define HASTY_NS 20000
@@ -107,12 +108,15 @@ static void let_gather(struct pool *pool, struct search *search)
     gather_longer(search, gathered);
 }
 
-bool search_is_close(const struct worker *worker)
+bool search_is_close(struct worker *worker)
 {
     const struct runq *q = &worker->pool->runq;
     unsigned apart = load_relaxed(&q->limit) / APART_SHARE; /* a hint */
+    uint64_t tail = load_relaxed(&q->tail);                 /* another hint */
+    bool waits = tail != worker->search.tail || !load_relaxed(&worker->pool->owner); /* set soon after creation */
 
-    return runq_queued(q) < (apart < APART ? apart : APART) &&
+    worker->search.tail = tail;
+    return waits && runq_queued(q) < (apart < APART ? apart : APART) &&
            (worker->submitter_cpu < 0 || worker->submitter_cpu != cpu_current());
 }
 
@@ -176,7 +180,7 @@ static bool learn_bursts(const struct worker *worker, struct search *search, uin
 /*
  * Among such streams a turn comes back within microseconds. One that takes as long as a time slice went to somebody who
  * wants the CPU for other things, and all that time tasks may have waited for us while others were not called: so no more
- * turns for a while, each time for twice as long.
+ * turns for a while, for twice as long each time that happens; each turn that was short halves that.
  */
 static bool take_turns(struct pool *pool, struct search *search)
 {
@@ -198,7 +202,7 @@ static bool take_turns(struct pool *pool, struct search *search)
         }
         before = now;
         if (runq_queued(&pool->runq) >= TURNS_ENOUGH || (i >= TURNS_LEAST && runq_incoming(&pool->runq))) {
-            search->refrain -= search->refrain > 0;
+            search->refrain /= 2;
             return true;
         }
     }
