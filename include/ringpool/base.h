@@ -57,10 +57,10 @@ enum rp_backend_choice {
 /*
  * Where memory comes from. Copied by create; `user` must outlive the object. The functions are called from any
  * thread, never from a signal handler, and may return NULL: the caller then gets -ENOMEM and nothing is lost. All
- * three must be set or none (-EINVAL). An object without a hook of its own (a future, a group, a retry) is made from its
- * pool's. Not from here: workers' stacks, with the descriptor on top of each, as they need guard pages; reactors and the
- * handles of pools, which belong to the process and outlive the object that was the first to need them; what the C
- * library, liburing and liburcu take.
+ * three must be set or none (-EINVAL). An object without a hook of its own (a future, a group, a retry) is made from
+ * its pool's. Not from here: workers' stacks, with the descriptor on top of each, as they need guard pages; reactors
+ * and the handles of pools, which belong to the process and outlive the object that was the first to need them; what
+ * the C library, liburing and liburcu take.
  */
 struct rp_allocator {
     void *(*malloc)(void *user, size_t size);

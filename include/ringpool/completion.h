@@ -68,8 +68,8 @@ struct rp_cq_options {
 RP_API int rp_cq_create(struct rp_cq **cq, const struct rp_cq_options *options);
 
 /*
- * Takes up to max completions into out: waits until `min` have come, until `deadline` (0: none). Returns how many; fewer
- * than min only when the deadline passed. min 0 takes what is there, perhaps nothing, and does not block.
+ * Takes up to max completions into out: waits until `min` have come, until `deadline` (0: none). Returns how many;
+ * fewer than min only when the deadline passed. min 0 takes what is there, perhaps nothing, and does not block.
  * Inside a task the wait counts as blocking (rp_blocking_begin), so that the pool can run what it waits for.
  * -EINVAL: no out, max 0 or above INT_MAX, min above max, a negative deadline; -ETIMEDOUT: none came by the deadline;
  * -EBUSY: another thread is the consumer just now, or the completions go into a ring one by one.
@@ -106,11 +106,11 @@ RP_API int rp_cq_seen(struct rp_cq *cq, unsigned n);
 
 /*
  * Parts the queue from the user's ring, to which nothing is sent after this has returned. What was not delivered stays
- * in the queue, as what comes later, and is had from rp_cq_wait. Returns the most CQEs of this queue that may still come to
- * the ring, beside those that are there (RP_CQ_POLL: its poll request, which can be removed by its tag, ends with one as
- * every request does). To be called before io_uring_queue_exit, and before the owner of a ring with IORING_SETUP_DEFER_TASKRUN ends:
- * messages to that one vanish silently. Waits for messages under way. Without a ring, or detached before: 0.
- * -EDEADLK: on the reactor's own thread (a timer's callback); -EBUSY as rp_cq_wait.
+ * in the queue, as what comes later, and is had from rp_cq_wait. Returns the most CQEs of this queue that may still
+ * come to the ring, beside those that are there (RP_CQ_POLL: its poll request, which can be removed by its tag, ends
+ * with one as every request does). To be called before io_uring_queue_exit, and before the owner of a ring with
+ * IORING_SETUP_DEFER_TASKRUN ends: messages to that one vanish silently. Waits for messages under way. Without a ring,
+ * or detached before: 0. -EDEADLK: on the reactor's own thread (a timer's callback); -EBUSY as rp_cq_wait.
  */
 RP_API int rp_cq_detach(struct rp_cq *cq);
 

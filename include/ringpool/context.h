@@ -8,8 +8,8 @@
  * Contexts are counted. Tasks, futures, groups and child contexts hold the ones they use, so that rp_ctx_destroy is
  * right at any time: it gives up the caller's hold and changes nothing else.
  *
- * Values. A context may carry one key with a value; rp_ctx_value() looks for a key from a context upwards. Inside a task
- * rp_ctx_current() is the task's context; futures, groups and continuations that a task submits without naming a
+ * Values. A context may carry one key with a value; rp_ctx_value() looks for a key from a context upwards. Inside a
+ * task rp_ctx_current() is the task's context; futures, groups and continuations that a task submits without naming a
  * context go below that one, so what a request carries reaches all that is done for it. Tasks of rp_pool_submit carry
  * none, those of rp_pool_submit_task the one that they name.
  *
@@ -70,7 +70,8 @@ RP_API void *rp_ctx_value(const struct rp_ctx *ctx, const void *key);
 
 /*
  * Sleeps until the context has ended: then rp_ctx_err(); or until `deadline` (0: none): then 0. For a task that waits
- * for nothing else: inside a pool it holds its worker. -EINVAL: ctx is NULL, or a negative deadline; -ECHILD. Any thread.
+ * for nothing else: inside a pool it holds its worker. -EINVAL: ctx is NULL, or a negative deadline; -ECHILD. Any
+ * thread.
  */
 RP_API int rp_ctx_sleep(struct rp_ctx *ctx, int64_t deadline);
 

@@ -4,12 +4,13 @@
  * A future is one futex word: neither its completion nor a look at it makes a system call while nobody sleeps on it.
  *
  * Waiting helps. A worker that waits for a future of its own pool which has not started runs it in place, on its own
- * stack, while at least half of that is left; else, and while it sleeps for one that runs elsewhere, the pool may have one
- * more worker (within max_extra). So tasks may wait for tasks at any capacity, and to a depth that options.stack_size and
- * max_extra bound: a level takes some 1.5 KiB beyond what fn needs, and beyond the bound the wait is -EDEADLK, after a
- * tenth of a second in which another might make way. A future that runs in place keeps its place in the queue (what a
- * submit inside a task does without room: rp_pool_submit). A wait that could never end, because what it waits for is below
- * it on its own stack, or waits for it in turn, over whatever threads, is -EDEADLK at once.
+ * stack, while at least half of that is left; else, and while it sleeps for one that runs elsewhere, the pool may have
+ * one more worker (within max_extra). So tasks may wait for tasks at any capacity, and to a depth that
+ * options.stack_size and max_extra bound: a level takes some 1.5 KiB beyond what fn needs, and beyond the bound the
+ * wait is -EDEADLK, after a tenth of a second in which another might make way. A future that runs in place keeps its
+ * place in the queue (what a submit inside a task does without room: rp_pool_submit). A wait that could never end,
+ * because what it waits for is below it on its own stack, or waits for it in turn, over whatever threads, is -EDEADLK
+ * at once.
  *
  * Every future meets exactly one end, and all who look see the same one: what fn returned, with its value; or, with the
  * value NULL,
@@ -37,8 +38,8 @@ struct rp_future;
 
 /*
  * Submits fn(arg, &value) as rp_pool_submit does, with the same errors, and -ENOMEM. On success *future belongs to the
- * caller, who ends it with rp_future_destroy at any time; on failure it is NULL and fn is never called. fn's return value
- * is the future's result (by custom 0 or a negative errno), *value, NULL at first, goes with it. Memory: what the
+ * caller, who ends it with rp_future_destroy at any time; on failure it is NULL and fn is never called. fn's return
+ * value is the future's result (by custom 0 or a negative errno), *value, NULL at first, goes with it. Memory: what the
  * submitter wrote before is visible to fn, what fn wrote to whoever saw the future done.
  */
 RP_API int rp_pool_submit_future(struct rp_pool *pool, int (*fn)(void *arg, void **value), void *arg,
@@ -55,8 +56,8 @@ RP_API int rp_pool_submit_future_task(struct rp_pool *pool, int (*fn)(void *arg,
 
 /*
  * The result, and the value in *value (value may be NULL); as often as one likes. Blocks until it is done, with a
- * deadline at most until then: -ETIMEDOUT (a result may be that too: rp_future_done tells). -EDEADLK: see above. A future
- * that runs in place may make it late. -EINVAL: a negative deadline.
+ * deadline at most until then: -ETIMEDOUT (a result may be that too: rp_future_done tells). -EDEADLK: see above. A
+ * future that runs in place may make it late. -EINVAL: a negative deadline.
  */
 RP_API int rp_future_get(struct rp_future *future, void **value);
 RP_API int rp_future_get_until(struct rp_future *future, void **value, int64_t deadline);
@@ -82,31 +83,35 @@ RP_API bool rp_future_done(const struct rp_future *future);
 RP_API int rp_future_cancel(struct rp_future *future);
 
 /*
- * Runs it in the calling thread, now, if nobody has begun to: 0, and it is done. For a waiter that has nothing better to
- * do than wait for a worker; fn then runs beside the pool's workers, beyond its capacity. -EALREADY: it has begun or
+ * Runs it in the calling thread, now, if nobody has begun to: 0, and it is done. For a waiter that has nothing better
+ * to do than wait for a worker; fn then runs beside the pool's workers, beyond its capacity. -EALREADY: it has begun or
  * ended. What fn raises ends fn as on a worker.
  */
 RP_API int rp_future_run(struct rp_future *future);
 
 /*
- * A future of `next`, which runs on the pool (NULL: that of `future`) once `future` is done, with its result and value. If
- * fn of `future` never returned, there is nothing to go on with: next is not called, and the new one gets the same code.
- * It keeps hold of `future`, which may be destroyed at once. A continuation runs on the worker that ended what it
+ * A future of `next`, which runs on the pool (NULL: that of `future`) once `future` is done, with its result and value.
+ * If fn of `future` never returned, there is nothing to go on with: next is not called, and the new one gets the same
+ * code. It keeps hold of `future`, which may be destroyed at once. A continuation runs on the worker that ended what it
  * continues, if that one is of its pool; else it is submitted, and the thread that ends `future` blocks for room as a
- * submitter would; what that submit fails with, -ESHUTDOWN or -ENOMEM, is its result. If `future` is done already this call submits. Errors as of rp_pool_submit_future.
+ * submitter would; what that submit fails with, -ESHUTDOWN or -ENOMEM, is its result. If `future` is done already this
+ * call submits. Errors as of rp_pool_submit_future.
  */
 RP_API int rp_future_then(struct rp_future *future, struct rp_pool *pool,
                           int (*next)(void *arg, int result, void *value, void **next_value), void *arg,
                           struct rp_future **next_future);
 
 /*
- * Waits until one of n futures is done, and returns the least index of those that are; -ETIMEDOUT: none by the deadline (0:
- * none); -EINVAL: n is 0 or above INT_MAX, a NULL in the array, a negative deadline; -EDEADLK: none can ever be; -ENOMEM,
- * only with more than 128 or where the kernel cannot wait for several words.
+ * Waits until one of n futures is done, and returns the least index of those that are; -ETIMEDOUT: none by the deadline
+ * (0: none); -EINVAL: n is 0 or above INT_MAX, a NULL in the array, a negative deadline; -EDEADLK: none can ever be;
+ * -ENOMEM, only with more than 128 or where the kernel cannot wait for several words.
  */
 RP_API int rp_future_wait_any(struct rp_future *const *futures, unsigned n, int64_t deadline);
 
-/* Waits until all are done: 0, also for n 0; their results come from get. -ETIMEDOUT, -EINVAL, -EDEADLK: one never will. */
+/*
+ * Waits until all are done: 0, also for n 0; their results come from get. -ETIMEDOUT, -EINVAL, -EDEADLK: one never
+ * will.
+ */
 RP_API int rp_future_wait_all(struct rp_future *const *futures, unsigned n, int64_t deadline);
 
 /*

@@ -1,8 +1,8 @@
 /*
  * Task groups: a scope that tasks are submitted into, and that ends when all of them have.
  *
- * The first member that fails is the group's error; unless the group keeps going, it cancels the rest: members that have
- * not started end at once, those that run are asked through the group's context. Groups nest: inside a member,
+ * The first member that fails is the group's error; unless the group keeps going, it cancels the rest: members that
+ * have not started end at once, those that run are asked through the group's context. Groups nest: inside a member,
  * rp_ctx_current() is the group's context, and groups and futures made there go below it.
  *
  * Functions that take a group: -EINVAL for NULL; -ECHILD if it is from before a fork. Any thread, inside tasks too.
@@ -37,8 +37,8 @@ RP_API int rp_group_create(struct rp_group **group, struct rp_pool *pool, const 
 
 /*
  * Submits fn(arg) as a member, as rp_pool_submit does and with its errors; -ENOMEM; -ECANCELED or -ETIMEDOUT: the
- * group's context has ended. fn fails by returning a negative errno. The second form says all that a struct rp_task can:
- * its fn must be NULL, and its ctx, as the group has one (-EINVAL).
+ * group's context has ended. fn fails by returning a negative errno. The second form says all that a struct rp_task
+ * can: its fn must be NULL, and its ctx, as the group has one (-EINVAL).
  */
 RP_API int rp_group_submit(struct rp_group *group, int (*fn)(void *arg), void *arg);
 RP_API int rp_group_submit_task(struct rp_group *group, int (*fn)(void *arg), const struct rp_task *task);

@@ -1,12 +1,13 @@
 /*
  * The multi pool: several pools behind one door, each with workers and a queue of its own.
  *
- * A submit chooses a pool by the strategy. If that one has no room it looks once for the pool with the fewest tasks, and
- * if none has room it does there what the task's overload policy says. A submitter that blocks waits for room in any
- * pool, first in, first out, and is overtaken by at most 1024 later submits, blocking or not, plus one for each thread
- * that is inside submit at that moment; after these the overload policy acts as if there were no room. But a task of one
- * of the pools waits at its own pool, where a worker stands in for it, and is not among those that are counted. The
- * pools share nothing but what their options name: one that is full, panics or hangs costs the others nothing.
+ * A submit chooses a pool by the strategy. If that one has no room it looks once for the pool with the fewest tasks,
+ * and if none has room it does there what the task's overload policy says. A submitter that blocks waits for room in
+ * any pool, first in, first out, and is overtaken by at most 1024 later submits, blocking or not, plus one for each
+ * thread that is inside submit at that moment; after these the overload policy acts as if there were no room. But a
+ * task of one of the pools waits at its own pool, where a worker stands in for it, and is not among those that are
+ * counted. The pools share nothing but what their options name: one that is full, panics or hangs costs the others
+ * nothing.
  *
  * Pools are numbered from 0. rp_multi_add gives the lowest number that is free; the number of a removed pool stays free
  * until then. Pools come and go while everything else runs: a submit lands in a pool of the moment or returns an error.
@@ -44,9 +45,9 @@ struct rp_multi;
 enum rp_strategy {
     /*
      * Each in turn, by each thread: of n * k submits in a row of a thread each of the n pools is given k, and of all
-     * that T threads submit no pool is given more than T above another. Where in three quarters of the pools 32 tasks or
-     * more wait, a thread that has come around stays with each pool for as many submits as wait in each of those, at most
-     * 128, until it has again; then it is 128 * T.
+     * that T threads submit no pool is given more than T above another. Where in three quarters of the pools 32 tasks
+     * or more wait, a thread that has come around stays with each pool for as many submits as wait in each of those, at
+     * most 128, until it has again; then it is 128 * T.
      * A thread that submits to more than four multi pools may begin anew each time that it turns to another one. A full
      * pool is passed over (option no_skip: the turn goes to the least loaded).
      */
@@ -95,7 +96,8 @@ struct rp_multi_options {
     const struct rp_pool_options *pool; /* of every pool, those added later too; copied with what it points to, except
                                            the log's, the hooks' and the allocator's user pointers. The multi pool takes
                                            log, name, allocator and backend from here as well. NULL: defaults. To the
-                                           name each pool adds a dot and its number, cutting the name so that all fits */
+                                           name each pool adds a dot and its number, cutting the name so that all
+                                           fits */
     void (*configure)(void *user, unsigned index, struct rp_pool_options *options); /* before pool `index` is made: may
                                            change its options (other CPUs for each, say), and may call anything but
                                            destroy. NULL: all alike */
@@ -179,8 +181,8 @@ RP_API int rp_multi_strand_create(struct rp_strand **strand, struct rp_multi *mu
 
 /*
  * Sets the capacity of all pools together. Each gets at least 1, and of the rest a share by its weight of options and
- * rp_multi_set_weight (equal weights: shares that differ by 1 at most); the shares add up to `capacity` exactly. 0: each
- * the default, computed anew; RP_UNLIMITED: each. Of two calls that race the later one holds for all pools.
+ * rp_multi_set_weight (equal weights: shares that differ by 1 at most); the shares add up to `capacity` exactly. 0:
+ * each the default, computed anew; RP_UNLIMITED: each. Of two calls that race the later one holds for all pools.
  * -EINVAL: fewer than pools, or a share below a pool's min_workers or above RP_WORKERS_MAX: then nothing changed.
  */
 RP_API int rp_multi_tune(struct rp_multi *multi, unsigned capacity);

@@ -80,11 +80,11 @@ struct rp_pool_options {
     int log_level;      /* enum rp_log_level: the least severe that is logged; 0: warnings */
     unsigned max_extra; /* most workers beyond capacity that stand in for blocked ones; 0: 64 */
     bool unordered; /* tasks of the normal class may start in another order than they were submitted: workers take up to
-                       16 of those that run for 0.15 to 8 us at once, 16 us of work, where 128 more wait, and others take
-                       over what then waits behind a longer one. Several workers do more of such tasks. A task must not
-                       wait for the start of another, but for one whose future it waits for. Without effect on a single
-                       CPU, and where more may be in flight than the queue has slots (as with RP_UNLIMITED, or after a
-                       tune to far more) */
+                       16 of those that run for 0.15 to 8 us at once, 16 us of work, where 128 more wait, and others
+                       take over what then waits behind a longer one. Several workers do more of such tasks. A task must
+                       not wait for the start of another, but for one whose future it waits for. Without effect on a
+                       single CPU, and where more may be in flight than the queue has slots (as with RP_UNLIMITED, or
+                       after a tune to far more) */
     uint64_t reserved[8];
 };
 
@@ -149,12 +149,12 @@ RP_API int rp_pool_create(struct rp_pool **pool, unsigned capacity, const struct
 /*
  * Hands fn(arg) to the pool by its overload policy. 0: accepted. The default policy blocks while there is no room;
  * blocked submitters are served first in, first out. The first of them is overtaken by at most 1024 later submits, or
- * four times as many as may be in flight when it becomes the first if that is more, but never more than 65,536, plus one
- * for each thread that is inside submit at that moment (a batch: its size); so one with n blocked in front of it by at most
- * n + 1 times as many. Before it blocks, a submitter looks for room for some 20 us, unless several are blocked already in
- * front of a deep queue.
- * A worker of the pool that would block here is stood in for by one more worker (within max_extra). That bounds how deep
- * tasks without room can submit to their own pool: tasks that split themselves again and again want
+ * four times as many as may be in flight when it becomes the first if that is more, but never more than 65,536, plus
+ * one for each thread that is inside submit at that moment (a batch: its size); so one with n blocked in front of it by
+ * at most n + 1 times as many. Before it blocks, a submitter looks for room for some 20 us, unless several are blocked
+ * already in front of a deep queue.
+ * A worker of the pool that would block here is stood in for by one more worker (within max_extra). That bounds how
+ * deep tasks without room can submit to their own pool: tasks that split themselves again and again want
  * RP_OVERLOAD_CALLER_RUNS, at any capacity, or a queue_depth for all the parts that may be outstanding.
  * Memory: what the submitter wrote before is visible to fn.
  * -EAGAIN: the policy or option says not to block, or max_blocking submitters do already; or the pool has no worker

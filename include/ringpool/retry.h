@@ -38,10 +38,10 @@ struct rp_retry {
  * Submits a future as rp_pool_submit_future_task does, with the same errors, and tries it again while fn returns a
  * negative result and `retry` says so. Its result is the last attempt's. Between attempts it stands in the reactor's
  * timers, and is cancelled at once by rp_future_cancel and by its context. An attempt that finds no room in the pool,
- * or no memory for a worker, comes later; one that finds it released ends the future with -ESHUTDOWN. A panic and a timeout are not tried again.
- * task->timeout bounds each attempt, task->deadline each start; task->dropped is called only if fn never ran. A
- * thread that waits for it does not run it in place, and rp_future_run is -EALREADY. future may be NULL: it goes on
- * by itself. -EINVAL also: `retry` is NULL or out of range.
+ * or no memory for a worker, comes later; one that finds it released ends the future with -ESHUTDOWN. A panic and a
+ * timeout are not tried again. task->timeout bounds each attempt, task->deadline each start; task->dropped is called
+ * only if fn never ran. A thread that waits for it does not run it in place, and rp_future_run is -EALREADY. future may
+ * be NULL: it goes on by itself. -EINVAL also: `retry` is NULL or out of range.
  */
 RP_API int rp_pool_submit_retry(struct rp_pool *pool, int (*fn)(void *arg, void **value), const struct rp_task *task,
                                 const struct rp_retry *retry, struct rp_future **future);

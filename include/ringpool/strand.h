@@ -2,11 +2,11 @@
  * Strands: serial execution by key. Tasks of one key run in the order of their submits and never two at once; tasks of
  * different keys run side by side on the workers of one pool.
  *
- * A key is any number, and needs no announcement: it costs 64 bytes while it has tasks, and nothing afterwards, so there
- * may be millions. For the pool a key with tasks is one task, which runs them one after the other; where others wait
- * for a worker it goes to the end of the pool's queue after a bounded number of them (rp_strand_options.burst). The
- * pool's gauges therefore count keys at work, rp_strand_snapshot counts tasks. What one task wrote is visible to the
- * next of its key.
+ * A key is any number, and needs no announcement: it costs 64 bytes while it has tasks, and nothing afterwards, so
+ * there may be millions. For the pool a key with tasks is one task, which runs them one after the other; where others
+ * wait for a worker it goes to the end of the pool's queue after a bounded number of them (rp_strand_options.burst).
+ * The pool's gauges therefore count keys at work, rp_strand_snapshot counts tasks. What one task wrote is visible to
+ * the next of its key.
  *
  * All functions may be called from any thread and inside a task, of the same key too, and race with each other; with
  * rp_strand_destroy only submits may that began before it, blocked ones too, and those of the strand's own tasks: they
@@ -50,8 +50,8 @@ struct rp_strand_snapshot {
 /*
  * Makes a strand on a pool, which must outlive it. options may be NULL. It belongs to the caller, who ends it with
  * rp_strand_destroy.
- * -EINVAL, -ENOMEM, -ENOTSUP: the overload policy; -EAGAIN: no thread for the reactor; -EPERM, -ENOSYS, -EMFILE, -ENFILE:
- * the backend asked for by name is not granted.
+ * -EINVAL, -ENOMEM, -ENOTSUP: the overload policy; -EAGAIN: no thread for the reactor; -EPERM, -ENOSYS, -EMFILE,
+ * -ENFILE: the backend asked for by name is not granted.
  */
 RP_API int rp_strand_create(struct rp_strand **strand, struct rp_pool *pool, const struct rp_strand_options *options);
 
@@ -67,14 +67,14 @@ RP_API int rp_strand_create(struct rp_strand **strand, struct rp_pool *pool, con
 RP_API int rp_strand_submit(struct rp_strand *strand, uint64_t key, void (*fn)(void *arg), void *arg);
 
 /*
- * The same with what struct rp_task can say. priority is that of the key while it has tasks: the first one's. A deadline
- * bounds the start of this task and the blocking (-ETIMEDOUT). With a completion queue each task posts its own
+ * The same with what struct rp_task can say. priority is that of the key while it has tasks: the first one's. A
+ * deadline bounds the start of this task and the blocking (-ETIMEDOUT). With a completion queue each task posts its own
  * completion: 0, -EFAULT after a panic, or why it was dropped. dropped is called once for a task that will not run,
  * with a reason as there, or that with which the pool dropped its key (-EAGAIN: discarded by another task's policy).
  * A context is as in any task, but that it does not end the submitter's blocking: once it has ended submit returns
- * -ECANCELED or -ETIMEDOUT, and a queued task is dropped with that when its turn comes; inside the task rp_ctx_current()
- * is it. A timeout bounds the run of this task: at its end the worker counts as hung and the context is cancelled, but
- * the key waits until fn has returned; then the completion is -ETIMEDOUT.
+ * -ECANCELED or -ETIMEDOUT, and a queued task is dropped with that when its turn comes; inside the task
+ * rp_ctx_current() is it. A timeout bounds the run of this task: at its end the worker counts as hung and the context
+ * is cancelled, but the key waits until fn has returned; then the completion is -ETIMEDOUT.
  * -ENOTSUP: an overload policy that strands do not have; what reserving a completion gave.
  */
 RP_API int rp_strand_submit_task(struct rp_strand *strand, uint64_t key, const struct rp_task *task);

@@ -27,8 +27,9 @@ enum rp_overload {
     RP_OVERLOAD_BLOCK,          /* wait for room, until the task's deadline */
     RP_OVERLOAD_FAIL,           /* -EAGAIN */
     RP_OVERLOAD_DISCARD_NEWEST, /* accept the incoming task and drop it: returns 0 after dropped(arg, -EAGAIN) */
-    RP_OVERLOAD_DISCARD_OLDEST, /* drop the oldest queued task in its favour, the lowest class first; -EAGAIN if none is queued */
-    RP_OVERLOAD_CALLER_RUNS, /* run it in the submitting thread, before submit returns 0 */
+    RP_OVERLOAD_DISCARD_OLDEST, /* drop the oldest queued task in its favour, the lowest class first; -EAGAIN if none
+                                   is queued */
+    RP_OVERLOAD_CALLER_RUNS,    /* run it in the submitting thread, before submit returns 0 */
 };
 
 /*
@@ -59,8 +60,8 @@ struct rp_task {
                            when it blocks, and a queued task is dropped with that when the queue gets to it. Inside
                            the task rp_ctx_current() is it. -ECHILD: made before a fork. NULL: none */
     struct rp_cq *cq;   /* gets one completion when the task has ended: 0, -EFAULT (panic), -ETIMEDOUT (timeout), or the
-                           reason for which it was dropped. None if submit fails; that may be for the queue: -EAGAIN (its
-                           limit), -ENOMEM, -ESHUTDOWN (destroyed), -ECHILD. NULL: none */
+                           reason for which it was dropped. None if submit fails; that may be for the queue: -EAGAIN
+                           (its limit), -ENOMEM, -ESHUTDOWN (destroyed), -ECHILD. NULL: none */
     uint64_t user_data; /* in the completion; without cq it is ignored */
 };
 

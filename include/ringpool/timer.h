@@ -51,21 +51,21 @@ struct rp_timer_options {
 /*
  * Makes a timer, not armed. options may be NULL. It belongs to the caller, who ends it with rp_timer_destroy. Does not
  * block, but for starting the shared reactor with the first one.
- * -EINVAL; -ENOMEM; -EAGAIN: no thread for the reactor; -EPERM, -ENOSYS, -EMFILE, -ENFILE: the backend asked for by name
- * is not granted.
+ * -EINVAL; -ENOMEM; -EAGAIN: no thread for the reactor; -EPERM, -ENOSYS, -EMFILE, -ENFILE: the backend asked for by
+ * name is not granted.
  */
 RP_API int rp_timer_create(struct rp_timer **timer, void (*fn)(struct rp_timer *timer, void *arg), void *arg,
                            const struct rp_timer_options *options);
 
 /*
- * Arms it for `due` (a deadline; one in the past fires at once), or moves it there; it is no longer periodic. A run that
- * has begun, or is queued in the pool, goes on. 0, or -EINVAL: due 0 or negative. Does not block.
+ * Arms it for `due` (a deadline; one in the past fires at once), or moves it there; it is no longer periodic. A run
+ * that has begun, or is queued in the pool, goes on. 0, or -EINVAL: due 0 or negative. Does not block.
  */
 RP_API int rp_timer_arm(struct rp_timer *timer, int64_t due);
 
 /*
- * Arms it for start + k * interval, k = 0, 1, 2 ...: without drift, however late a run was. A time that has passed before
- * its run could begin, or while the run before it is not over, is not made up for: it is counted as an overrun.
+ * Arms it for start + k * interval, k = 0, 1, 2 ...: without drift, however late a run was. A time that has passed
+ * before its run could begin, or while the run before it is not over, is not made up for: it is counted as an overrun.
  * 0, or -EINVAL: start 0 or negative, interval below 1. Does not block.
  */
 RP_API int rp_timer_arm_periodic(struct rp_timer *timer, int64_t start, int64_t interval);
@@ -78,9 +78,9 @@ RP_API int rp_timer_cancel(struct rp_timer *timer);
 
 /*
  * Disarms it, and if its function runs waits until that has returned; what the function has armed again is disarmed
- * too. An enum rp_timer_fate as of the call's beginning; after RP_TIMER_RUNS the run is over. It does not wait (and says
- * RP_TIMER_RUNS) inside the timer's own function, nor on the reactor's thread for one that runs in a pool. A wait inside
- * a task counts as blocking (rp_blocking_begin).
+ * too. An enum rp_timer_fate as of the call's beginning; after RP_TIMER_RUNS the run is over. It does not wait (and
+ * says RP_TIMER_RUNS) inside the timer's own function, nor on the reactor's thread for one that runs in a pool. A wait
+ * inside a task counts as blocking (rp_blocking_begin).
  */
 RP_API int rp_timer_cancel_wait(struct rp_timer *timer);
 

@@ -21,8 +21,8 @@ struct futex_expected {
 
 /*
  * futex_wait on up to 128 words at once, until one of them is another value or is woken; the same results, and -ENOSYS
- * where the kernel has no futex_waitv (before 5.16, or denied): futex_wait_any_works() says so beforehand, after a trial
- * at its first call.
+ * where the kernel has no futex_waitv (before 5.16, or denied): futex_wait_any_works() says so beforehand, after a
+ * trial at its first call.
  */
 int futex_wait_any(const struct futex_expected *words, unsigned n, int64_t deadline);
 bool futex_wait_any_works(void);

@@ -3,8 +3,8 @@
  *
  * The registry of urcu-bp (0.13.2, urcu-bp.c) is an arena that starts with room for 8 readers. When it is full, its
  * last chunk is grown in place to twice its size, or a chunk of twice that size is mapped; the chunks only ever grow,
- * and a failure of that mmap is abort(). The registration is therefore preceded by a trial of the same allocation, unless
- * the arena is known to have a free slot.
+ * and a failure of that mmap is abort(). The registration is therefore preceded by a trial of the same allocation,
+ * unless the arena is known to have a free slot.
  */
 #include "base/rcu.h"
 
@@ -48,11 +48,12 @@ static size_t threads_now(void)
 }
 
 /*
- * Free slots. The trial is most of what attaching costs, as it takes the lock of the address space twice, beside threads
- * that map stacks and fault. So it is left out while the arena has slots that nobody can have taken, which is learned
- * from the addresses that bp gives: slots are taken first to last, a chunk's first one stands at its mapping's start, and
- * a chunk is mapped only when all slots of those before it are taken. It has at least as many as all of them together,
- * hence as many as we have been given so far. A slot that becomes free again is not counted: another may be first.
+ * Free slots. The trial is most of what attaching costs, as it takes the lock of the address space twice, beside
+ * threads that map stacks and fault. So it is left out while the arena has slots that nobody can have taken, which is
+ * learned from the addresses that bp gives: slots are taken first to last, a chunk's first one stands at its mapping's
+ * start, and a chunk is mapped only when all slots of those before it are taken. It has at least as many as all of them
+ * together, hence as many as we have been given so far. A slot that becomes free again is not counted: another may be
+ * first.
  *
  * Threads that register with bp by themselves show by gaps, and then nothing is left out any more; what remains is that
  * some come between two of ours and take the last free slots when there is no memory: then bp aborts.
@@ -168,12 +169,13 @@ static void find_key(void)
 
 /*
  * Threads that end. bp's destructor of thread-specific data takes a lock that urcu_bp_before_fork() leaves out
- * (init_lock of urcu-bp.c): a fork in that moment would leave the child with that lock taken, and its first registration
- * would never return. So the threads that we make say that they end, and a fork waits until none is between that and the
- * end of bp's destructor, which is over when a destructor of ours is called for the second round of destructors.
+ * (init_lock of urcu-bp.c): a fork in that moment would leave the child with that lock taken, and its first
+ * registration would never return. So the threads that we make say that they end, and a fork waits until none is
+ * between that and the end of bp's destructor, which is over when a destructor of ours is called for the second round
+ * of destructors.
  *
- * The wait is bounded: destructors of the user's run in between and may do anything, call us too. A program's own thread
- * that was attached and ends in the moment of a fork does not say so: that is left.
+ * The wait is bounded: destructors of the user's run in between and may do anything, call us too. A program's own
+ * thread that was attached and ends in the moment of a fork does not say so: that is left.
  */
 #define ENDING_PATIENCE_NS INT64_C(100000000)
 enum { NOT_ENDING, FIRST_ROUND, SECOND_ROUND };

@@ -18,8 +18,8 @@
 
 /*
  * bp says that its readers are aligned to a cache line, then puts them 32 bytes into a page. Harmless for the plain
- * words that they are, but UBSan would report every section; a declaration that comes first tells it not to look. Nor must
- * ThreadSanitizer: it takes the registry slot that one thread leaves and another is given for a race of the two.
+ * words that they are, but UBSan would report every section; a declaration that comes first tells it not to look. Nor
+ * must ThreadSanitizer: it takes the registry slot that one thread leaves and another is given for a race of the two.
  */
 #if defined(__GNUC__)
 #define RCU_UNCHECKED __attribute__((no_sanitize("alignment"), no_sanitize("thread")))

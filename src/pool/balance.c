@@ -1,7 +1,7 @@
 /*
  * Choosing a pool. Everything here runs in the submitter's RCU section, on one table of pools, without a lock; the
- * figures are one moment's for each pool, and may be old by the time the task arrives: a pool without room then says so,
- * and route.c goes on.
+ * figures are one moment's for each pool, and may be old by the time the task arrives: a pool without room then says
+ * so, and route.c goes on.
  *
  * In round robin each thread goes around by itself. One counter for all would be exact at each moment, at the price of
  * a contended word for each submit (11 ns measured against 2). The threads begin one pool after the other, since those

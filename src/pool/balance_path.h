@@ -130,8 +130,8 @@ static inline const struct seat *balance_two(const struct multi *multi, const st
 }
 
 /*
- * What a strategy says. `passes`: it did not ask whether that pool has room, since the claim finds out at no cost; where
- * it has none the pool is passed over for the next one that has (balance_from).
+ * What a strategy says. `passes`: it did not ask whether that pool has room, since the claim finds out at no cost;
+ * where it has none the pool is passed over for the next one that has (balance_from).
  */
 struct choice {
     const struct seat *seat; /* NULL: there is no pool */

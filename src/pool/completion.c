@@ -40,7 +40,8 @@
  * rings; all others go on without a system call. For a consumer that wants n, the futex bit carries a threshold: the
  * ticket of the last one it waits for. Posters of earlier tickets stay silent. That ticket may be published before an
  * earlier one, so the threshold is only set while it has not been given out (its poster will then read `wake` after
- * the consumer's store, and ring); when it has, or when a closed generation ends the count of tickets, any poster rings.
+ * the consumer's store, and ring); when it has, or when a closed generation ends the count of tickets, any poster
+ * rings.
  *
  * The end. destroy stores WAKE_DEAD and takes what is there; a poster that reads DEAD after its [publish] takes what is
  * there itself, under the lock. By the same two columns every completion is taken by one of them, and whoever brings
@@ -342,7 +343,8 @@ static void cq_free(struct rp_cq *cq)
 
 /*
  * For a consumer that is gone: takes what is there, and gives back `held` places. Whether nothing is owed any more.
- * cq_ready looks sequentially consistently, as the consumer's column demands; collect, which does not, takes what it saw.
+ * cq_ready looks sequentially consistently, as the consumer's column demands; collect, which does not, takes what it
+ * saw.
  */
 static bool take_for_dead(struct rp_cq *cq, unsigned held)
 {

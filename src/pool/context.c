@@ -2,8 +2,8 @@
  * Contexts: one lock per tree, one word per context.
  *
  * The word is all that a task looks at: it is written once, under the lock of the tree, and read by anybody with one
- * load. The lock is the root's, so that a cancel marks a whole subtree in one step: no child can be made below a context
- * that has ended and last on. Whoever wants to be told leaves a watch (watch.h).
+ * load. The lock is the root's, so that a cancel marks a whole subtree in one step: no child can be made below a
+ * context that has ended and last on. Whoever wants to be told leaves a watch (watch.h).
  *
  * Lifetime. Each context holds its parent. At its last reference a context first waits for its timer's callback, then
  * leaves the tree under the lock, then is freed: so a walk under the lock meets only readable memory, perhaps of a

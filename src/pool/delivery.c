@@ -107,7 +107,9 @@ static void undefer(struct rp_cq *cq)
     cq_ringing_end(cq);
 }
 
-/* The reactor goes on with it: soon, or after a pause. One at a time: a second one finds the first and leaves it to it. */
+/*
+ * The reactor goes on with it: soon, or after a pause. One at a time: a second one finds the first and leaves it to it.
+ */
 static void defer(struct rp_cq *cq, bool later)
 {
     if (exchange_seq(&cq->deferred, 1))
@@ -274,9 +276,9 @@ void delivery_disarm(struct rp_cq *cq)
 }
 
 /*
- * Makes the descriptor unreadable. Who is about to ring, for a completion that was taken long ago, may have rung already
- * or will do so yet: nobody can tell. So it counts as silent for whoever wants it to sound, and as late, to be made silent
- * once more, until all that were told have rung.
+ * Makes the descriptor unreadable. Who is about to ring, for a completion that was taken long ago, may have rung
+ * already or will do so yet: nobody can tell. So it counts as silent for whoever wants it to sound, and as late, to be
+ * made silent once more, until all that were told have rung.
  */
 static void quieten(struct rp_cq *cq)
 {

@@ -8,10 +8,11 @@
  *     cancel    neither RUNNING nor DONE -> DONE | code       by cancel, by its context, by a source without result
  *     finish    not DONE -> DONE | code                       its runner (code 0 after fn returned), or its timeout
  *
- * So there is one claim or one cancel, and one finish: exactly one outcome, which stands in the word itself, but for what
- * fn returned. That is in `rc` and `value`: its runner alone writes them, before its finish; whoever sees DONE with code
- * 0 knows that it was the runner's and, the CAS being a release and the look an acquire [done], sees both. Whoever sees
- * another code does not look at them, so that a runner which comes after the timeout may write them in peace.
+ * So there is one claim or one cancel, and one finish: exactly one outcome, which stands in the word itself, but for
+ * what fn returned. That is in `rc` and `value`: its runner alone writes them, before its finish; whoever sees DONE
+ * with code 0 knows that it was the runner's and, the CAS being a release and the look an acquire [done], sees both.
+ * Whoever sees another code does not look at them, so that a runner which comes after the timeout may write them in
+ * peace.
  *
  * No wake-up is lost: a waiter sets WAITERS by a fetch-or, looks at what it got for DONE, and sleeps while the word is
  * as it was then. The finish is a read-modify-write of the same word: it comes before the fetch-or, and the waiter sees
@@ -19,8 +20,8 @@
  * WATCHED is the same with a list beside it: it is set under the list's lock, after the watch is on the list.
  *
  * What a round trip costs is how often the first cache line of a future changes its CPU: made here, claimed there, done
- * there, seen here, and no more. Hence the share in the word (future_leave), the short end (end_plain), and the pauses of
- * who looks (spin in wait.c).
+ * there, seen here, and no more. Hence the share in the word (future_leave), the short end (end_plain), and the pauses
+ * of who looks (spin in wait.c).
  */
 #include "pool/future.h"
 
@@ -256,8 +257,8 @@ static void own_release(struct rp_ctx *ctx)
 }
 
 /*
- * The future's own context is made when somebody asks for it. Who cancels a future that runs sets ASKED and sees OWN, or
- * else this sets OWN and sees ASKED: the later of the two cancels the context.
+ * The future's own context is made when somebody asks for it. Who cancels a future that runs sets ASKED and sees OWN,
+ * or else this sets OWN and sees ASKED: the later of the two cancels the context.
  */
 static struct rp_ctx *context(struct job *job, bool make)
 {
@@ -349,7 +350,10 @@ int future_create(struct door door, const struct rp_task *task, uint16_t kind, s
         alloc_free_aligned(&allocator, future);
         return rc;
     }
-    /* Member by member: to zero it as a whole takes longer than all that this does, most of which would be written again. */
+    /*
+     * Member by member: to zero it as a whole takes longer than all that this does, most of which would be written
+     * again.
+     */
     future->job.ops = &future_ops;
     store_relaxed(&future->word, 0); /* nobody else sees it yet, as all that follows */
     store_relaxed(&future->refs, 1);

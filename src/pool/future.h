@@ -104,10 +104,10 @@ static inline void future_ref(struct rp_future *future)
 void future_unref(struct rp_future *future);
 
 /*
- * One reference is shared by two: the owner, and whatever has to bring the future to its end (the entry in the queue, then
- * its run; before that what it continues, or its timer). Each gives its share up by a bit of the word, and the second to
- * do so gives the reference back. Thus the last act of a run is the very CAS that makes it DONE: it does not come back to a
- * cache line that a waiter is about to take.
+ * One reference is shared by two: the owner, and whatever has to bring the future to its end (the entry in the queue,
+ * then its run; before that what it continues, or its timer). Each gives its share up by a bit of the word, and the
+ * second to do so gives the reference back. Thus the last act of a run is the very CAS that makes it DONE: it does not
+ * come back to a cache line that a waiter is about to take.
  */
 void future_leave(struct rp_future *future, uint32_t as);
 
@@ -118,8 +118,8 @@ static inline int future_usable(const struct rp_future *future)
 }
 
 /*
- * Makes one, not submitted: both shares are the caller's. Of `task` all but fn is taken; a context is held, a cq reserved.
- * `kind`: which of the functions the caller will set.
+ * Makes one, not submitted: both shares are the caller's. Of `task` all but fn is taken; a context is held, a cq
+ * reserved. `kind`: which of the functions the caller will set.
  */
 int future_create(struct door door, const struct rp_task *task, uint16_t kind, struct rp_future **out);
 /* Refused: its completion is given back, and both shares. */
@@ -141,7 +141,9 @@ static inline struct entry future_entry(const struct rp_future *future)
     }
     return entry;
 }
-/* Submits it as its task says: what submit returns. On success the share of what brings it to its end is the entry's. */
+/*
+ * Submits it as its task says: what submit returns. On success the share of what brings it to its end is the entry's.
+ */
 int future_submit(struct rp_future *future);
 /* It is to end with its context, as long as it has not started. */
 void future_guard(struct rp_future *future);
@@ -158,8 +160,8 @@ void future_release(struct rp_future *future);
  */
 bool future_finish(struct rp_future *future, uint32_t unless, int code);
 /*
- * Claims it to be run, from a state with the bit `from` (0: any), and sets `with`, FUTURE_PLACE or 0. false: it is claimed,
- * done, or no more in that state.
+ * Claims it to be run, from a state with the bit `from` (0: any), and sets `with`, FUTURE_PLACE or 0. false: it is
+ * claimed, done, or no more in that state.
  */
 bool future_claim(struct rp_future *future, uint32_t from, uint32_t with);
 /* The code of one that is done, 0: fn returned. */
@@ -176,11 +178,13 @@ const void *thread_self(void);
 bool future_watch(struct rp_future *future, struct watch *watch);
 bool future_unwatch(struct rp_future *future, struct watch *watch);
 
-/* --- wait.c -------------------------------------------------------------------------------------------------------- */
+/*
+ * --- wait.c --------------------------------------------------------------------------------------------------------
+ */
 
 /*
- * Runs it on the calling thread, if it can be claimed. true: it did. `worker`: only on a worker of its pool. `onward`: as
- * for job_finish.
+ * Runs it on the calling thread, if it can be claimed. true: it did. `worker`: only on a worker of its pool. `onward`:
+ * as for job_finish.
  */
 bool future_run_here(struct rp_future *future, bool worker, bool onward);
 /* What its dequeue finds when it was claimed beside the queue: true: *entry is what the place was kept for. */
@@ -200,7 +204,9 @@ struct want; /* see knot.h */
  */
 int wait_sleep(const struct want *want, struct futex_expected *words, unsigned n, int64_t deadline);
 
-/* --- group.c, retry.c ----------------------------------------------------------------------------------------------- */
+/*
+ * --- group.c, retry.c -----------------------------------------------------------------------------------------------
+ */
 
 /* A member was claimed or ended before it could be; it has ended. */
 void group_member_started(struct rp_future *future);

@@ -2,8 +2,8 @@
  * Task groups: futures that nobody holds, counted.
  *
  * `word` counts the members that have not ended, and the owner, in steps of 2; its lowest bit says that somebody sleeps
- * on it. The members stand on two lists: `queued`, from which a waiting worker takes one to run, and which a cancel ends;
- * and `running`. A deadlock is looked for in both.
+ * on it. The members stand on two lists: `queued`, from which a waiting worker takes one to run, and which a cancel
+ * ends; and `running`. A deadlock is looked for in both.
  *
  * The group watches its own context, and ends its queued members when that ends. The watch holds the group, the group
  * its context: the knot is cut when the count reaches zero, after the owner and the last member.

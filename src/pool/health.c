@@ -6,8 +6,8 @@
  * functions of a release, the making of workers), which the reactor's thread must not, and no pool may be asked to look
  * after itself. It sleeps for good while nothing is in flight and nobody is out; the next submit arms it (`armed`).
  *
- * A pool is sick when every live worker hangs (or none lives) and no more can be made: because the target is reached, or
- * because the system refuses. The steps, each to the log and to the callback:
+ * A pool is sick when every live worker hangs (or none lives) and no more can be made: because the target is reached,
+ * or because the system refuses. The steps, each to the log and to the callback:
  *     OUT       the rotation is published without it (where all are sick, all are in: a sick pool is better than none)
  *     REBOOTED  it is closed, which sends on who blocks at it and lets its queue meet the release policy, and opened
  *               again. Nothing can end a hung task; so for each hung worker one more than the capacity may live,

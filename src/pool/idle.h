@@ -40,8 +40,8 @@
  *   Nobody parked, nobody searching: if fewer workers live than may, and more tasks are in flight than workers live,
  * one is made, and counts as searching from then on, as if it had been popped. If not more are in flight, then each
  * queued task has a worker that is neither parked nor at a task: it comes from one, is being made, or was told to
- * leave. Not being on the stack at P2 it is still to come to W2, or to the look of a leaving worker, after P1. Otherwise
- * every worker that may live is busy, and looks at the queue after its task.
+ * leave. Not being on the stack at P2 it is still to come to W2, or to the look of a leaving worker, after P1.
+ * Otherwise every worker that may live is busy, and looks at the queue after its task.
  *
  * Taking more than one. The expiry ticker, a shrinking tune and the release take the whole stack with one CAS; the list
  * is private then. The ticker counts itself as searching while it holds the list, since submitters see nobody parked,
@@ -61,8 +61,8 @@ struct pool;
 struct worker;
 
 /*
- * EXPIRED: leave if more live than the minimum, or all is over; DISMISSED: if all is over; SURPLUS: if more live than the
- * target.
+ * EXPIRED: leave if more live than the minimum, or all is over; DISMISSED: if all is over; SURPLUS: if more live than
+ * the target.
  */
 enum { PARK_AWAKE, PARK_PARKING, PARK_SLEEPING, PARK_NOTIFIED, PARK_EXPIRED, PARK_DISMISSED, PARK_SURPLUS };
 
@@ -86,8 +86,8 @@ static inline unsigned idle_searching(uint64_t word)
 }
 
 /*
- * P3: if nobody searches, calls a parked worker, or, with nobody parked, enlists one more: then it returns true, and the
- * caller owes worker_spawn(pool, true), outside of a section. The caller is in an RCU read-side section.
+ * P3: if nobody searches, calls a parked worker, or, with nobody parked, enlists one more: then it returns true, and
+ * the caller owes worker_spawn(pool, true), outside of a section. The caller is in an RCU read-side section.
  */
 bool idle_wake_one(struct pool *pool);
 
@@ -111,11 +111,15 @@ void idle_dismiss_all(struct pool *pool);
 
 /*
  * Tells parked workers to leave as PARK_EXPIRED, at most `most` and the longest parked first, and only such as parked
- * before `before`. Returns how many it told; *oldest becomes the park time of the longest parked one that remains, or 0.
+ * before `before`. Returns how many it told; *oldest becomes the park time of the longest parked one that remains, or
+ * 0.
  */
 unsigned idle_dismiss_expired(struct pool *pool, unsigned most, int64_t before, int64_t *oldest);
 
-/* Tells as many parked workers to leave, as PARK_SURPLUS, as live above the target. Each looks again whether that holds. */
+/*
+ * Tells as many parked workers to leave, as PARK_SURPLUS, as live above the target. Each looks again whether that
+ * holds.
+ */
 void idle_dismiss_surplus(struct pool *pool);
 
 #endif

@@ -1,13 +1,13 @@
 /*
  * Jobs: how a task that somebody looks after goes through the run queue, and how its end is told.
  *
- * A job's end is told once, by whoever ends it: the worker after fn returned or panicked, the thread's exit, or the drop.
- * It is told after the accounts were made, so that whoever learns of the end finds room in the pool; unless something
- * is to run in the ended task's place: then the task stays in flight until that has run as well.
+ * A job's end is told once, by whoever ends it: the worker after fn returned or panicked, the thread's exit, or the
+ * drop. It is told after the accounts were made, so that whoever learns of the end finds room in the pool; unless
+ * something is to run in the ended task's place: then the task stays in flight until that has run as well.
  *
- * Rejected: a kind of its own in the queue's entries for each. The queue would carry knowledge that it does not use. What
- * an entry does say is only what it carries: a job, or a completion that is owed and nothing else, which becomes a job
- * where it is taken.
+ * Rejected: a kind of its own in the queue's entries for each. The queue would carry knowledge that it does not use.
+ * What an entry does say is only what it carries: a job, or a completion that is owed and nothing else, which becomes a
+ * job where it is taken.
  *
  * Here are also the simplest jobs: tasks with a context or a completion queue.
  */

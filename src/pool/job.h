@@ -25,7 +25,9 @@ struct job_ops {
     bool (*kept)(const struct job *job);
     /* In the task's frame. May not return. */
     void (*run)(struct job *job);
-    /* Once: 0 after run returned, -EFAULT if it did not, or the reason why it was dropped. Gives up the entry's hold. */
+    /*
+     * Once: 0 after run returned, -EFAULT if it did not, or the reason why it was dropped. Gives up the entry's hold.
+     */
     void (*end)(struct job *job, int result);
     /* Whether `end` will run something in the ended task's place. A hint. NULL: never. */
     bool (*continues)(const struct job *job);
@@ -64,7 +66,8 @@ void job_finish(struct pool *pool, struct job *job, int how, bool onward);
 void job_finish_worker(struct worker *worker, struct job *job);
 
 /*
- * Before an entry is run, or dropped: one that owes a completion becomes a job's, which lives in *owed until it has ended.
+ * Before an entry is run, or dropped: one that owes a completion becomes a job's, which lives in *owed until it has
+ * ended.
  */
 static inline void entry_settle(struct entry *entry, struct owed *owed)
 {

@@ -2,8 +2,8 @@
  * The table of keys.
  *
  * Linear hashing (W. Litwin, "Linear Hashing", VLDB 1980): the table grows and shrinks by one bucket at a time, so that
- * no submit pays for a million keys. Rejected: doubling tables (a pause under the lock), liburcu's hash (it resizes on a
- * thread of its own, which must be had, and aborts the process without memory; readers without a lock are of no use
+ * no submit pays for a million keys. Rejected: doubling tables (a pause under the lock), liburcu's hash (it resizes on
+ * a thread of its own, which must be had, and aborts the process without memory; readers without a lock are of no use
  * here, since every access changes the key). Shards are chosen by the upper bits of the hash, buckets by the lower.
  * Blocks for keys and tasks are of one size, and each shard keeps some that are free.
  */

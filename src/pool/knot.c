@@ -4,24 +4,24 @@
  * Threads inside tasks publish what they sleep for, futures, a group, or room in a pool, under one lock of the process,
  * which only these slow paths take. Before they sleep they look whether that can ever come: assume that all published
  * sleepers are stuck; then free, until nothing changes, each that wants
- *   - a future which is done, runs on a thread that is not (or no longer) taken for stuck, or is queued at a pool that has
- *     more workers than stuck ones;
+ *   - a future which is done, runs on a thread that is not (or no longer) taken for stuck, or is queued at a pool that
+ *     has more workers than stuck ones;
  *   - all members of a group, none of which is stuck;
- *   - room in a pool that has some, or that is closed, or where somebody who is not taken for stuck can make some: it has
- *     more workers than stuck ones, and more tasks in flight than those on their stacks;
+ *   - room in a pool that has some, or that is closed, or where somebody who is not taken for stuck can make some: it
+ *     has more workers than stuck ones, and more tasks in flight than those on their stacks;
  * and each that sleeps until a deadline at most: it will go on, if only in vain. If the caller remains, it is part of a
  * knot or hangs from one, whether it has a deadline or not. Then the same is asked for pools with workers enough: who
  * remains even so is told -EDEADLK, else -EBUSY, and may try to have one more worker stand in.
  *
  * The last one to close a knot sees it whole: what somebody wants becomes unattainable only by a publication, whose
- * author looks after it; a thread's claims come before its sleep. But a pool may also lose a worker: it was made smaller,
- * or a stand-in has gone. Whoever takes it away has those look again that block for room, anywhere, and are stuck now
- * (knot_tell). One that waits for futures in a worker has a stand-in of its own, which no loss takes away; one for whom
- * there was none, as max_extra stood in elsewhere, looks again every 10 ms (wait.c). Not seen is only the knot that a loss
- * ties of waits alone, over two pools.
+ * author looks after it; a thread's claims come before its sleep. But a pool may also lose a worker: it was made
+ * smaller, or a stand-in has gone. Whoever takes it away has those look again that block for room, anywhere, and are
+ * stuck now (knot_tell). One that waits for futures in a worker has a stand-in of its own, which no loss takes away;
+ * one for whom there was none, as max_extra stood in elsewhere, looks again every 10 ms (wait.c). Not seen is only the
+ * knot that a loss ties of waits alone, over two pools.
  *
- * Threads outside of tasks need not publish: nobody waits for what they run. What a task waits for by other means is taken
- * for something that comes.
+ * Threads outside of tasks need not publish: nobody waits for what they run. What a task waits for by other means is
+ * taken for something that comes.
  */
 #include "pool/knot.h"
 
@@ -48,7 +48,10 @@ static void fork_child(void)
 
 static const struct fork_hooks hooks = {fork_prepare, fork_parent, fork_child};
 
-/* --- who is stuck, assuming that the sleepers that are not freed are --------------------------------------------------- */
+/*
+ * --- who is stuck, assuming that the sleepers that are not freed are
+ * ---------------------------------------------------
+ */
 
 static bool thread_stuck_locked(const void *thread)
 {

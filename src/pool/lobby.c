@@ -19,8 +19,9 @@
  *
  * All seq_cst but the words. If E1 comes too late for H4 then E2 comes after H1 and sees the watch, E3 after H3, and
  * whoever sets pending calls the head after H2. While a called head looks around pending stays 1, so that tasks end
- * without a look at the list. A pool that is added is watched by whoever adds it if anybody waits by then (both sides hold
- * the lock), and whoever publishes another table calls the head after it. Headship passes on by a call to the next head, whatever the reason for leaving.
+ * without a look at the list. A pool that is added is watched by whoever adds it if anybody waits by then (both sides
+ * hold the lock), and whoever publishes another table calls the head after it. Headship passes on by a call to the next
+ * head, whatever the reason for leaving.
  */
 #include "base/futex.h"
 #include "base/rcu.h"

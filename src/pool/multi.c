@@ -1,6 +1,6 @@
 /*
- * A multi pool's life: create, release, reboot, destroy; and how calls enter it and hold its pools. What else may be done
- * with it is in multi_verbs.c and multi_gauge.c.
+ * A multi pool's life: create, release, reboot, destroy; and how calls enter it and hold its pools. What else may be
+ * done with it is in multi_verbs.c and multi_gauge.c.
  *
  * Whether the multi pool is open stands in one word
  * (`state`), and every change of it is carried to each pool by multi_settle_pool, which looks at the word again
@@ -249,8 +249,8 @@ int rp_multi_reboot(struct rp_multi *handle)
 /* --- waiting for the end ------------------------------------------------------------------------------------------ */
 
 /*
- * Who waits for all pools. `at`: the one whose queue it may be helping with; beyond all once it is through; `closed`: the
- * state in which it closed them, and in which it waits.
+ * Who waits for all pools. `at`: the one whose queue it may be helping with; beyond all once it is through; `closed`:
+ * the state in which it closed them, and in which it waits.
  */
 struct waiter {
     struct multi *multi;

@@ -1,7 +1,7 @@
 /*
- * The multi pool's own structs, and which file does what: multi.c is its life, multi_verbs.c and multi_gauge.c what may be
- * done with it and read of it, roster.c keeps the table of pools, balance.c chooses one, route.c submits to it with the
- * fallback, lobby.c is where submitters block, health.c looks for sick ones.
+ * The multi pool's own structs, and which file does what: multi.c is its life, multi_verbs.c and multi_gauge.c what may
+ * be done with it and read of it, roster.c keeps the table of pools, balance.c chooses one, route.c submits to it with
+ * the fallback, lobby.c is where submitters block, health.c looks for sick ones.
  */
 #ifndef POOL_MULTI_H
 #define POOL_MULTI_H
@@ -39,9 +39,9 @@ struct seat {
 };
 
 /*
- * The pool table: which pools there are, and which are in the rotation. It is never changed once published, but replaced
- * by another one and freed after a grace period by whoever replaced it. Read in an RCU section; all pools in it can be
- * read there too, since a pool ends only after a grace period that began when no table named it any more.
+ * The pool table: which pools there are, and which are in the rotation. It is never changed once published, but
+ * replaced by another one and freed after a grace period by whoever replaced it. Read in an RCU section; all pools in
+ * it can be read there too, since a pool ends only after a grace period that began when no table named it any more.
  */
 struct roster {
     unsigned members; /* how many of by_index are not NULL */
@@ -153,8 +153,8 @@ struct held {
 };
 
 /*
- * Holds the pools of the moment, or nothing and -ENOMEM. multi_held_leave gives them back. `closed`, if not NULL: closes the
- * multi pool in the same moment, so that none is added which is not held; *closed becomes the state.
+ * Holds the pools of the moment, or nothing and -ENOMEM. multi_held_leave gives them back. `closed`, if not NULL:
+ * closes the multi pool in the same moment, so that none is added which is not held; *closed becomes the state.
  */
 int multi_hold_all(struct multi *multi, bool draining, struct held **held, unsigned *n, uint32_t *closed);
 void multi_held_leave(struct multi *multi, struct held *held, unsigned n);
@@ -178,7 +178,10 @@ void roster_free(struct multi *multi, struct roster *roster);
 int roster_set_weight(struct multi *multi, unsigned index, unsigned weight);
 /* Into the rotation or out of it. 0 or -ENOMEM. */
 int roster_set_out(struct multi *multi, struct member *member, bool out);
-/* The member of the smallest number from *index on, held as a guest of its pool; NULL: no more. *index becomes the next. */
+/*
+ * The member of the smallest number from *index on, held as a guest of its pool; NULL: no more. *index becomes the
+ * next.
+ */
 struct member *roster_next(struct multi *multi, unsigned *index);
 /* The same of those in the rotation. */
 struct member *roster_next_in(struct multi *multi, unsigned *index);
@@ -195,7 +198,9 @@ const struct seat *balance_least(const struct multi *multi, const struct roster 
 bool balance_room(const struct pool *pool);
 void balance_view(const struct multi *multi, const struct seat *seat, struct rp_multi_view *view);
 
-/* --- route.c ------------------------------------------------------------------------------------------------------- */
+/*
+ * --- route.c -------------------------------------------------------------------------------------------------------
+ */
 
 /* Submits a job's entry, see door_submit. */
 int route_job(struct rp_multi *multi, const struct entry *entry, const struct rp_task *task,

@@ -1,6 +1,6 @@
 /*
- * A multi pool's verbs that change it while it is open: tune and prewarm, whose totals are divided among the pools, add and
- * remove, weights and the strategy.
+ * A multi pool's verbs that change it while it is open: tune and prewarm, whose totals are divided among the pools, add
+ * and remove, weights and the strategy.
  */
 #include "pool/multi.h"
 
@@ -147,7 +147,10 @@ int rp_multi_prewarm(struct rp_multi *handle, unsigned workers)
     return with_all(handle, prewarm, workers);
 }
 
-/* --- one pool, and which of them is chosen ---------------------------------------------------------------------------- */
+/*
+ * --- one pool, and which of them is chosen
+ * ----------------------------------------------------------------------------
+ */
 
 int rp_multi_add(struct rp_multi *handle, unsigned capacity)
 {

@@ -30,8 +30,9 @@ struct frame *frame_current(void)
 }
 
 /*
- * Half of a worker's stack is for what nests, half for the innermost task, whose needs the stack was sized for. Of other
- * threads, which run tasks in their submitter's place, the stack is not known but as a rule a hundred times deeper.
+ * Half of a worker's stack is for what nests, half for the innermost task, whose needs the stack was sized for. Of
+ * other threads, which run tasks in their submitter's place, the stack is not known but as a rule a hundred times
+ * deeper.
  */
 bool frame_may_nest(void)
 {

@@ -349,18 +349,24 @@ void task_drop(struct pool *pool, const struct entry *entry, int reason);
  * negative: drop *entry for that reason; positive: nothing. *owed lasts until then.
  */
 int task_check(struct pool *pool, struct entry *entry, struct owed *owed);
-/* Ends one queued task on the calling thread: runs it, or drops it for `drop` if that is not 0. false: none was ready. */
+/*
+ * Ends one queued task on the calling thread: runs it, or drops it for `drop` if that is not 0. false: none was ready.
+ */
 bool pool_help(struct pool *pool, int drop);
 
-/* --- search.c: a worker without work looks around ------------------------------------------------------------------ */
+/*
+ * --- search.c: a worker without work looks around ------------------------------------------------------------------
+ */
 
 void search_init(struct search *search);
-/* Whether a worker of brief tasks is too close behind who submits them; lets some gather if so, with no task in hand. */
+/*
+ * Whether a worker of brief tasks is too close behind who submits them; lets some gather if so, with no task in hand.
+ */
 bool search_is_close(struct worker *worker);
 void search_fall_back(struct worker *worker);
 /*
- * Waits a little, by the rules there: true: there may be a task. *searching is whether the worker is counted as searching,
- * before and after.
+ * Waits a little, by the rules there: true: there may be a task. *searching is whether the worker is counted as
+ * searching, before and after.
  */
 bool search_for_work(struct worker *worker, bool *searching);
 /* Its sleep has ended. */
@@ -419,13 +425,15 @@ unsigned submit_fast_batch(struct pool *pool, const struct rp_task *tasks, unsig
 /* Whether a submit in that manner blocks where there is no room. */
 bool submit_blocks(const struct pool *pool, struct how how);
 /*
- * The long way, for a guest outside of a section. TRIES: if it fails the caller tries again; LAST: it does not, so that a
- * failure counts as rejected; REFUSED: likewise, and what room there is is for others: the policy acts at once.
+ * The long way, for a guest outside of a section. TRIES: if it fails the caller tries again; LAST: it does not, so that
+ * a failure counts as rejected; REFUSED: likewise, and what room there is is for others: the policy acts at once.
  */
 enum submit_as { SUBMIT_TRIES, SUBMIT_LAST, SUBMIT_REFUSED };
 int submit_as_guest(struct pool *pool, const struct entry *entry, struct how how, enum submit_as as);
 
-/* --- gauge.c: of a pool that cannot go away meanwhile --------------------------------------------------------------- */
+/*
+ * --- gauge.c: of a pool that cannot go away meanwhile ---------------------------------------------------------------
+ */
 
 unsigned pool_running(const struct pool *pool);
 unsigned pool_busy(const struct pool *pool);
@@ -486,7 +494,9 @@ void tick_fire(struct timer *timer);
 int pool_tune(struct pool *pool, unsigned capacity, bool closed_too);
 /* Recomputes target and limit from capacity and extra. The caller holds the lock. */
 void pool_retarget_locked(struct pool *pool);
-/* What a change of the limits owes to others: room for blocked submitters, workers for tasks, an end for surplus ones. */
+/*
+ * What a change of the limits owes to others: room for blocked submitters, workers for tasks, an end for surplus ones.
+ */
 void pool_settle(struct pool *pool);
 /* Wakes those that wait for the end, to look again. */
 void pool_notify_enders(struct pool *pool);
@@ -509,7 +519,9 @@ struct ender {
 
 /* Closes; what is queued meets the policy. Also for a pool that is closed. Returns which of its lives ends so. */
 uint32_t pool_close(struct pool *pool, bool dying);
-/* With pool, inside and generation set, the latter by pool_close: counts the caller as an ender; ender_leave ends that. */
+/*
+ * With pool, inside and generation set, the latter by pool_close: counts the caller as an ender; ender_leave ends that.
+ */
 void ender_join(struct ender *me);
 void ender_leave(void *arg);
 /* 0: all has ended; -ETIMEDOUT; -ESHUTDOWN: rebooted. One inside helps with what is queued. */
@@ -518,8 +530,8 @@ int ender_wait(struct ender *me, int64_t deadline, bool destroying);
 void ender_report(struct pool *pool, struct rp_release_report *report);
 
 /*
- * Destroys the pool: waits for that only if `wait`, and never inside of one of its tasks. The caller has taken the handle
- * out of the state in which others may do the same.
+ * Destroys the pool: waits for that only if `wait`, and never inside of one of its tasks. The caller has taken the
+ * handle out of the state in which others may do the same.
  */
 void pool_end(struct pool *pool, bool wait);
 

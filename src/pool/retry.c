@@ -6,8 +6,8 @@
  * passes to the timer, and from the timer to the next entry. Such futures are never run beside the queue, so their
  * entry never keeps a place (wait.c), and whoever takes an entry of theirs may claim it.
  *
- * A cancel that finds the timer armed disarms it and ends the future; else the timer's callback, or the dequeue, finds it
- * done. The reactor is held, so that the timer fires even if the pool has gone: the attempt then ends the future.
+ * A cancel that finds the timer armed disarms it and ends the future; else the timer's callback, or the dequeue, finds
+ * it done. The reactor is held, so that the timer fires even if the pool has gone: the attempt then ends the future.
  */
 #include "pool/future.h"
 
@@ -117,8 +117,9 @@ bool retry_again(struct rp_future *future)
 }
 
 /*
- * Whoever disarms the timer has its hold; the end gives it up. It may post a completion, for which a thread of the user's
- * must be known to RCU: where there is no memory for that the timer goes off at once instead, and the reactor ends it.
+ * Whoever disarms the timer has its hold; the end gives it up. It may post a completion, for which a thread of the
+ * user's must be known to RCU: where there is no memory for that the timer goes off at once instead, and the reactor
+ * ends it.
  */
 void retry_cancelled(struct rp_future *future)
 {

@@ -5,7 +5,8 @@
  * is put to sleep and woken; not where a crowd stands there already, whose heads keep a deep queue full without it, and
  * whom it would take a CPU from, or the workers. Then it stands in a list, first come first served. Only the first of
  * the list (the head) claims; newcomers may claim besides it, which is what keeps a saturated pool fast, but no more
- * than overtakes() of them for each head: `gate` holds the claim number from which on newcomers count as having no room.
+ * than overtakes() of them for each head: `gate` holds the claim number from which on newcomers count as having no
+ * room.
  *
  * No wake-up is lost.                            The head                      Whoever ends a task
  * The order of each side is what makes it so:      H1 is counted in attention     E1 done + 1
@@ -14,12 +15,12 @@
  *                                                  H4 claims (reads done)         E4 the head's word = CALLED; wakes it
  *                                                  H5 word LOOKING -> SLEEPING       if it was SLEEPING
  *                                                     by CAS, and sleeps
- * All seq_cst but the words. Say E1 comes too late for H4. Then E2 comes after H1 and sees the waiter, and E3 comes after
- * H3: it finds pending 0 and calls the head, after H2, so that H5 fails or is woken; or it finds pending 1, set after H3
- * by another one that calls the head as well. `pending` is a throttle: it says that the head was called and has not yet
- * gone back to H3. While a called head looks around for room pending stays 1, so that tasks end without a look at the
- * list. It is cleared before the last claim, never after: cleared later it could swallow the call for room that the
- * claim did not see.
+ * All seq_cst but the words. Say E1 comes too late for H4. Then E2 comes after H1 and sees the waiter, and E3 comes
+ * after H3: it finds pending 0 and calls the head, after H2, so that H5 fails or is woken; or it finds pending 1, set
+ * after H3 by another one that calls the head as well. `pending` is a throttle: it says that the head was called and
+ * has not yet gone back to H3. While a called head looks around for room pending stays 1, so that tasks end without a
+ * look at the list. It is cleared before the last claim, never after: cleared later it could swallow the call for room
+ * that the claim did not see.
  *
  * Headship passes on when the head leaves, with room, in vain, or at its deadline: it takes itself off the list, clears
  * pending (a call may have been for the one that leaves) and, if there is room, calls the next head. Room that comes
@@ -28,12 +29,12 @@
  * Workers of the pool may stand here too. The room is stuck when nobody is left to make any: all workers that may live
  * stand here, or every task in flight is on the stack of one that does (several may be on one stack, where a task
  * helps). Whoever stands inside a stuck room is granted one more worker, within max_extra. Beyond that it sleeps if
- * somebody inside may yet go on, as one that waits there for a future that runs elsewhere, and else hears -EDEADLK: that
- * is looked for before each sleep inside a task, over all pools (knot.c). The room becomes stuck when a worker joins,
- * which then looks itself; when the target shrinks, which calls all that stand in tasks, of this pool or of another
- * (room_target_changed); when a head takes the last room away, which calls them as it leaves, for they may have joined
- * while it was there; or when a task ends and leaves more in flight than the limit, or a newcomer was faster: the head
- * that is called for that looks, and calls them.
+ * somebody inside may yet go on, as one that waits there for a future that runs elsewhere, and else hears -EDEADLK:
+ * that is looked for before each sleep inside a task, over all pools (knot.c). The room becomes stuck when a worker
+ * joins, which then looks itself; when the target shrinks, which calls all that stand in tasks, of this pool or of
+ * another (room_target_changed); when a head takes the last room away, which calls them as it leaves, for they may have
+ * joined while it was there; or when a task ends and leaves more in flight than the limit, or a newcomer was faster:
+ * the head that is called for that looks, and calls them.
  */
 #include "base/futex.h"
 #include "pool/context.h"
@@ -245,8 +246,8 @@ bool room_is_deep(uint64_t limit)
 /*
  * A nap is in vain if the queue was drained before its end: the workers sleep then, and who has to be called first
  * comes later than a queue of short tasks is full again, which looks like one that drains slowly. From the second vain
- * nap on some that would follow are not due, twice as many each time. Submitters may overwrite each other's counts: they
- * are hints. Before a deep queue they do not matter.
+ * nap on some that would follow are not due, twice as many each time. Submitters may overwrite each other's counts:
+ * they are hints. Before a deep queue they do not matter.
  */
 static bool nap_is_due(const struct pool *pool)
 {
@@ -281,9 +282,9 @@ static uint32_t ended_since(const struct pool *pool, uint32_t before)
 }
 
 /*
- * Before a queue that is drained at the moment, task by task within nanoseconds, a submitter only gives the workers some
- * room to run in, and keeps its CPU and its looks to itself. false: it is not such a queue, or others want the CPU: those
- * that are blocked here, or the workers of a multi pool's other pools.
+ * Before a queue that is drained at the moment, task by task within nanoseconds, a submitter only gives the workers
+ * some room to run in, and keeps its CPU and its looks to itself. false: it is not such a queue, or others want the
+ * CPU: those that are blocked here, or the workers of a multi pool's other pools.
  */
 static bool rest_briskly(const struct pool *pool)
 {
@@ -299,9 +300,9 @@ static bool rest_briskly(const struct pool *pool)
 }
 
 /*
- * Where much is in flight it pays to wait until more than one has ended, away from the words that the workers write, and
- * off the CPU if they want it. true: a nap would leave the workers enough to do, as so few have ended meanwhile and so
- * many are left, or as so many are in flight that no workers can be through with half of them by its end.
+ * Where much is in flight it pays to wait until more than one has ended, away from the words that the workers write,
+ * and off the CPU if they want it. true: a nap would leave the workers enough to do, as so few have ended meanwhile and
+ * so many are left, or as so many are in flight that no workers can be through with half of them by its end.
  */
 static bool rest(struct pool *pool)
 {

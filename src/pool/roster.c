@@ -144,8 +144,8 @@ static struct roster *roster_now_locked(struct multi *multi)
 }
 
 /*
- * A copy with member `with` put in and number `without` left out (RP_MULTI_POOLS_MAX: none), not yet published. Its slots
- * end with the last that is used.
+ * A copy with member `with` put in and number `without` left out (RP_MULTI_POOLS_MAX: none), not yet published. Its
+ * slots end with the last that is used.
  */
 static struct roster *roster_copy_locked(struct multi *multi, struct member *with, unsigned without)
 {

@@ -7,16 +7,16 @@
  *
  *     CHOICE  the strategy's pool, without blocking: it may only lack a worker or a ring
  *     LEAST   the least loaded pool with room, without blocking: the fallback, once
- *     WAIT    no pool has room, or not for a newcomer, as others wait for it: the overload policy has its way at the least
- *             loaded one. To block is to wait for room in any pool (lobby.c), but for a worker of one of the pools to wait
- *             at its own
+ *     WAIT    no pool has room, or not for a newcomer, as others wait for it: the overload policy has its way at the
+ *             least loaded one. To block is to wait for room in any pool (lobby.c), but for a worker of one of the
+ *             pools to wait at its own
  *
  * Why at its own: a pool knows when all its workers block in it, and lets one more stand in for them, or says -EDEADLK.
- * Workers of two full pools that waited elsewhere would wait for ever, and neither pool could tell. While the health check
- * reboots its pool such a worker looks every millisecond whether that is open again.
+ * Workers of two full pools that waited elsewhere would wait for ever, and neither pool could tell. While the health
+ * check reboots its pool such a worker looks every millisecond whether that is open again.
  *
- * A pool that is closed meanwhile, being removed or rebooted, says -ESHUTDOWN, also to those who blocked there: they try
- * again with another one. Only when no pool is open does submit return that code.
+ * A pool that is closed meanwhile, being removed or rebooted, says -ESHUTDOWN, also to those who blocked there: they
+ * try again with another one. Only when no pool is open does submit return that code.
  */
 #include "base/alloc.h"
 #include "base/rcu.h"
@@ -117,8 +117,8 @@ static int try_least(const struct route *route)
 }
 
 /*
- * To any of the rotation that has room. What looks open may still refuse a newcomer in favour of those who block at that
- * very pool.
+ * To any of the rotation that has room. What looks open may still refuse a newcomer in favour of those who block at
+ * that very pool.
  */
 static int try_all(void *arg)
 {
@@ -138,8 +138,8 @@ static int try_all(void *arg)
 }
 
 /*
- * WAIT, where the policy is not to block, or to do so at the caller's own pool: there it may have what room there is, as
- * what others wait for may wait for it. `pass`: so may the others.
+ * WAIT, where the policy is not to block, or to do so at the caller's own pool: there it may have what room there is,
+ * as what others wait for may wait for it. `pass`: so may the others.
  */
 static int at_one_pool(const struct route *route, bool pass, bool *blocks)
 {
@@ -174,8 +174,8 @@ static bool own_rebooting(const struct multi *multi)
 }
 
 /*
- * In the lobby. A worker whose own pool is being rebooted goes there for a moment only, since it is to wait at its own when
- * that is open again: then *again.
+ * In the lobby. A worker whose own pool is being rebooted goes there for a moment only, since it is to wait at its own
+ * when that is open again: then *again.
  */
 static int wait_in_lobby(struct route *route, bool *again)
 {
@@ -209,8 +209,8 @@ static int wait_pass(struct route *route, bool pass)
 }
 
 /*
- * The passes, from a first choice on (NULL: there was none). `pass`: the newcomer is let past those who wait. Called in a
- * section, which it ends; the caller is a guest of the multi pool.
+ * The passes, from a first choice on (NULL: there was none). `pass`: the newcomer is let past those who wait. Called in
+ * a section, which it ends; the caller is a guest of the multi pool.
  */
 static int passes(struct route *route, struct pool *choice, bool pass)
 {
@@ -312,8 +312,8 @@ static __attribute__((noinline)) void tell_switch(const struct rp_multi *handle)
 }
 
 /*
- * A thread that finds pool after pool full fills those few that are drained as it comes by, task by task, at the CPU that
- * the workers of the others wait for: now and then it lets them have it.
+ * A thread that finds pool after pool full fills those few that are drained as it comes by, task by task, at the CPU
+ * that the workers of the others wait for: now and then it lets them have it.
  */
 static void passed_over(void)
 {

@@ -282,8 +282,8 @@ bool runq_ready(struct runq *q)
 }
 
 /*
- * All that was taken of a ring, given its head as it was read after `halves`: so that is late by one or not at all, which
- * the bit tells whose changes it counts.
+ * All that was taken of a ring, given its head as it was read after `halves`: so that is late by one or not at all,
+ * which the bit tells whose changes it counts.
  */
 static uint64_t taken_since(uint64_t halves, uint64_t head)
 {

@@ -24,9 +24,9 @@
  *     63..40   done
  *     39..0    head: next position to take
  *
- * so that a worker which has work waiting ends one task and takes the next by one compare-and-swap. What has ended since
- * the beginning is what was taken less what is taken and not in done; the halves of 2^40 that the heads have passed are
- * counted beside them.
+ * so that a worker which has work waiting ends one task and takes the next by one compare-and-swap. What has ended
+ * since the beginning is what was taken less what is taken and not in done; the halves of 2^40 that the heads have
+ * passed are counted beside them.
  */
 #ifndef POOL_RUNQ_H
 #define POOL_RUNQ_H
@@ -78,8 +78,8 @@ struct entry {
 };
 
 /*
- * FULL: all of it; PLAIN: fn, arg and cpu are set, the rest is zero; JOB: the same, and it is a job's, see job.h; CQ: it owes
- * a completion, which is all that it has beside fn and arg. The lowest bit says that it needs no extras.
+ * FULL: all of it; PLAIN: fn, arg and cpu are set, the rest is zero; JOB: the same, and it is a job's, see job.h; CQ:
+ * it owes a completion, which is all that it has beside fn and arg. The lowest bit says that it needs no extras.
  */
 enum { ENTRY_FULL = 0, ENTRY_PLAIN = 1, ENTRY_CQ = 2, ENTRY_JOB = 3 };
 
@@ -89,10 +89,10 @@ static inline bool entry_has_extras(uint32_t plain)
 }
 
 /*
- * Half a cache line, for a stream of tasks costs what its lines cost to move between CPUs. `sequence` is p when the slot
- * is free for position p, p + 1 when position p is published in it, and p + size when its consumer has released it. The
- * rest, and the extras of the same index, belong to the claimer of p until it stores p + 1 [publish], then to the worker
- * that claims p at the head until it stores p + size [vacate].
+ * Half a cache line, for a stream of tasks costs what its lines cost to move between CPUs. `sequence` is p when the
+ * slot is free for position p, p + 1 when position p is published in it, and p + size when its consumer has released
+ * it. The rest, and the extras of the same index, belong to the claimer of p until it stores p + 1 [publish], then to
+ * the worker that claims p at the head until it stores p + size [vacate].
  */
 struct slot {
     alignas(32) _Atomic uint64_t sequence;
@@ -166,8 +166,8 @@ void runq_publish(struct runq *q, unsigned class, uint64_t position, const struc
 /* Taking the oldest task of all is runq_take of runq_path.h. */
 
 /*
- * Takes the oldest task of the class, waiting for its submitter, who may be between claim and publish. false: everything
- * that was claimed there has been taken.
+ * Takes the oldest task of the class, waiting for its submitter, who may be between claim and publish. false:
+ * everything that was claimed there has been taken.
  */
 bool runq_take_class(struct runq *q, unsigned class, struct entry *out);
 
@@ -202,7 +202,9 @@ struct taker {
     int64_t looked_at;    /* at the shares of others */
 };
 
-/* A task shorter than this takes less time than its line does from one CPU to another. Measured; see bench/RESULTS.md. */
+/*
+ * A task shorter than this takes less time than its line does from one CPU to another. Measured; see bench/RESULTS.md.
+ */
 #define BRIEF_NS 150
 
 #define DONE_ONE (UINT64_C(1) << POSITION_BITS)

@@ -51,8 +51,8 @@ static inline uint64_t tail_plus(uint64_t tail, unsigned class, unsigned n)
 /*
  * The first position of the class's ring, if `n` slots from there are free or about to be; -EBUSY if not.
  * A batch only asks for its last slot: the ones before it were vacated by consumers that came earlier, each of which
- * may still be in the few instructions between taking and vacating; runq_publish waits for those. Where there are shares
- * they may be kept for longer, and each is asked (slots_free_first).
+ * may still be in the few instructions between taking and vacating; runq_publish waits for those. Where there are
+ * shares they may be kept for longer, and each is asked (slots_free_first).
  */
 static inline int slots_free(const struct ring *ring, uint64_t position, unsigned n)
 {
@@ -134,7 +134,10 @@ static inline __attribute__((always_inline)) int runq_claim_normal(struct runq *
 
 /* --- publish ---------------------------------------------------------------------------------------------------- */
 
-/* The line of the slot so many ahead is asked for in time: by one at a time, by a batch. Measured; see bench/RESULTS.md. */
+/*
+ * The line of the slot so many ahead is asked for in time: by one at a time, by a batch. Measured; see
+ * bench/RESULTS.md.
+ */
 #define PUBLISH_AHEAD 8
 #define BATCH_AHEAD 32
 
@@ -191,8 +194,8 @@ void ring_passed_half(struct ring *ring);
 void taker_lost(struct taker *taker);
 
 /*
- * Takes the oldest published task; with `ends`, which is for the normal ring, one that was taken before ends by it. With
- * q, whose ring it is, only where share_lags allows that.
+ * Takes the oldest published task; with `ends`, which is for the normal ring, one that was taken before ends by it.
+ * With q, whose ring it is, only where share_lags allows that.
  */
 static inline __attribute__((always_inline)) bool ring_take(struct ring *ring, const struct runq *q, bool ends,
                                                             struct taker *taker, struct entry *out)
@@ -228,7 +231,9 @@ static inline __attribute__((always_inline)) bool ring_take(struct ring *ring, c
     }
 }
 
-/* Takes the next task of the caller's share; if *ends, its last one ends by that. false: what was left has been stolen. */
+/*
+ * Takes the next task of the caller's share; if *ends, its last one ends by that. false: what was left has been stolen.
+ */
 static inline __attribute__((always_inline)) bool share_take(struct ring *ring, struct taker *taker, bool *ends,
                                                              struct entry *out)
 {

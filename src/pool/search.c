@@ -8,19 +8,20 @@
  *     of those that take turns (below);
  *   lazy: where no worker is parked and none may be made there is nothing to announce, and it just looks;
  *   same CPU: it never looks around on the CPU of the thread that submitted last: that one could not run;
- *   gather: whoever takes each task the moment it is published works in its submitter's very cache lines, and slows it to
- *     a fifth. So where tasks come in a stream it lets some gather before it looks. Whether they do it finds out by
+ *   gather: whoever takes each task the moment it is published works in its submitter's very cache lines, and slows it
+ *     to a fifth. So where tasks come in a stream it lets some gather before it looks. Whether they do it finds out by
  *     trying, more and more seldom while it is in vain: a round trip must not pay for it. Nor may it come too close
- *     while it works: what a processor fetches ahead for it are then the slots that its submitter is about to write. But
- *     among the pools of a multi pool it only keeps away where tasks come just now, as others have use for the CPU;
+ *     while it works: what a processor fetches ahead for it are then the slots that its submitter is about to write.
+ *     But among the pools of a multi pool it only keeps away where tasks come just now, as others have use for the CPU;
  *   rest: who finds tasks again and again that another had first (one that waits for its future and runs it itself, as
- *     a rule) makes that one slower by each look at the queue. It looks every few microseconds, until it gets tasks again;
+ *     a rule) makes that one slower by each look at the queue. It looks every few microseconds, until it gets tasks
+ *     again;
  *   yield: who was called again and again as soon as it slept, and for nothing, since others take what comes, stays the
  *     one searcher for a few turns of the CPU instead: each of those calls cost the submitter a system call;
- *   turns: the workers of a multi pool's pools share the CPUs with one another, so that each is called for the few tasks
- *     that came while the others ran, and parks again. One that has found many at a time lately gives up the CPU instead,
- *     as a searcher, until many have gathered; if nobody else wants it, it lets some gather instead. There may be two
- *     such: with one, whoever takes what has gathered would call the next, who finds nothing and parks.
+ *   turns: the workers of a multi pool's pools share the CPUs with one another, so that each is called for the few
+ *     tasks that came while the others ran, and parks again. One that has found many at a time lately gives up the CPU
+ *     instead, as a searcher, until many have gathered; if nobody else wants it, it lets some gather instead. There may
+ *     be two such: with one, whoever takes what has gathered would call the next, who finds nothing and parks.
  */
 #include "base/cpu.h"
 #include "pool/pool.h"
@@ -111,8 +112,8 @@ static void let_gather(struct pool *pool, struct search *search)
 bool search_is_close(struct worker *worker)
 {
     const struct runq *q = &worker->pool->runq;
-    unsigned apart = load_relaxed(&q->limit) / APART_SHARE; /* a hint */
-    uint64_t tail = load_relaxed(&q->tail);                 /* another hint */
+    unsigned apart = load_relaxed(&q->limit) / APART_SHARE;                          /* a hint */
+    uint64_t tail = load_relaxed(&q->tail);                                          /* another hint */
     bool waits = tail != worker->search.tail || !load_relaxed(&worker->pool->owner); /* set soon after creation */
 
     worker->search.tail = tail;
@@ -179,8 +180,8 @@ static bool learn_bursts(const struct worker *worker, struct search *search, uin
 
 /*
  * Among such streams a turn comes back within microseconds. One that takes as long as a time slice went to somebody who
- * wants the CPU for other things, and all that time tasks may have waited for us while others were not called: so no more
- * turns for a while, for twice as long each time that happens; each turn that was short halves that.
+ * wants the CPU for other things, and all that time tasks may have waited for us while others were not called: so no
+ * more turns for a while, for twice as long each time that happens; each turn that was short halves that.
  */
 static bool take_turns(struct pool *pool, struct search *search)
 {

@@ -57,8 +57,8 @@ static uint64_t position_before(uint64_t head, uint32_t low)
 }
 
 /*
- * How far the position, which is the head or was, is ahead of the first task that is left in a share; *where becomes that
- * share. 0: nothing is. The head is before the shares: what is put into one after that is not before it.
+ * How far the position, which is the head or was, is ahead of the first task that is left in a share; *where becomes
+ * that share. 0: nothing is. The head is before the shares: what is put into one after that is not before it.
  */
 static uint32_t lag(const struct ring *ring, uint64_t position, unsigned *where)
 {
@@ -90,7 +90,7 @@ bool share_lags(const struct runq *q, uint64_t position)
 
 /* --- the holder ------------------------------------------------------------------------------------------------- */
 
-void share_learn(const struct ring *ring, struct taker *taker)
+void taker_learn(const struct ring *ring, struct taker *taker)
 {
     int64_t now = rp_now();
     uint32_t tasks = taker->taken - taker->timed_taken;

@@ -4,8 +4,8 @@
  * Each take at the head moves that word's cache line to the CPU of the worker, and where several workers take, tasks of
  * some hundred nanoseconds wait for lines as long as they run. So a worker with such tasks takes several positions at
  * the head by one CAS: its share. It begins and ends them by a CAS on a word that is its own but for thieves: they stay
- * published in their slots until they begin, and whoever finds no other task takes the last one of a share. Tasks so begin
- * in another order than they came: a pool has shares only if its user says that they may (unordered).
+ * published in their slots until they begin, and whoever finds no other task takes the last one of a share. Tasks so
+ * begin in another order than they came: a pool has shares only if its user says that they may (unordered).
  *
  * The word of a share:
  *
@@ -30,16 +30,16 @@
  *
  * No look misses a task (idle.h rests on that). Whoever looks for work looks at the head, then at the shares, both
  * sequentially consistent. A task that is at the head no more was in a share before that (R1, R2), and is seen there
- * until it is begun. What is seen and then not to be had, in the time from R1 to R3, costs another look; that time is some
- * instructions, which a holder may be preempted in, as a submitter between claim and publish.
+ * until it is begun. What is seen and then not to be had, in the time from R1 to R3, costs another look; that time is
+ * some instructions, which a holder may be preempted in, as a submitter between claim and publish.
  *
  * No end is missed: it is a sequentially consistent operation on the word (R1, or the CAS) before the look at who waits
  * for it, as that on the head is: E1, E2 in room.c.
  *
  * No task waits for one that blocks while a worker is free. Who finds no other task looks at a share twice, REST_TURNS
- * apart, and steals from one that rests; it does not park while there is one that moves. A worker that always finds tasks
- * looks once in SHARE_LOOK_NS, and steals from a share that has rested for as long. A holder that parks, leaves or ends
- * its thread lets its share go; what is left in it is stolen like the rest.
+ * apart, and steals from one that rests; it does not park while there is one that moves. A worker that always finds
+ * tasks looks once in SHARE_LOOK_NS, and steals from a share that has rested for as long. A holder that parks, leaves
+ * or ends its thread lets its share go; what is left in it is stolen like the rest.
  *
  * No slot is held for long. What waits in a share keeps its slot, while the head goes on. The ring has RING_SLACK slots
  * more than tasks may be in flight, and nobody takes a share, or the head past a multiple of SHARE_MOST, when the head
@@ -114,7 +114,7 @@ bool share_lags(const struct runq *q, uint64_t position);
 void share_leave(struct taker *taker);
 
 /* Learns from how long the last tasks took whether they are brief, and how many to take at once. */
-void share_learn(const struct ring *ring, struct taker *taker);
+void taker_learn(const struct ring *ring, struct taker *taker);
 
 /*
  * Steals a task from a share that rests: `now`: for long, as seen by those who call so; 0: between two looks. 1; 0:

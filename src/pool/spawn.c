@@ -342,7 +342,9 @@ void worker_cache_age(struct pool *pool)
     cache_free(&unused);
 }
 
-/* The last join of a worker. A destructor of thread-local data that destroys the pool runs on one: its stack is lost. */
+/*
+ * The last join of a worker. A destructor of thread-local data that destroys the pool runs on one: its stack is lost.
+ */
 static void descriptor_join(struct worker *worker)
 {
     if (!worker->joinable)

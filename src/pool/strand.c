@@ -1,11 +1,13 @@
 /*
- * The way of a strand's task: into its key, and out by the key's runner, one task of the pool for each key that has tasks.
+ * The way of a strand's task: into its key, and out by the key's runner, one task of the pool for each key that has
+ * tasks.
  *
  * A key's life, all of it under the lock of its shard:
  *
- *    OPENING    the first submitter has put it into the table with his task and asks the pool to take the runner. Others
- *               who come for the key wait, or are refused: until the pool has said yes nobody else is told yes. So a
- *               refusal by the pool concerns one task only, that of the submitter who is still there to hear of it.
+ *    OPENING    the first submitter has put it into the table with his task and asks the pool to take the runner.
+ *               Others who come for the key wait, or are refused: until the pool has said yes nobody else is told yes.
+ *               So a refusal by the pool concerns one task only, that of the submitter who is still there to hear of
+ *               it.
  *    OPEN       the runner is queued or runs; tasks are appended, which needs nothing of the pool.
  *    DROPPING   the pool has dropped the runner; tasks are refused.
  *    DONE       no tasks and no runner. It leaves the table at once, unless its opener, who has not returned from the
@@ -148,8 +150,8 @@ static void item_drop(struct item *item, int reason)
 }
 
 /*
- * Ends the queued tasks of a key that has no runner: those at its head that are late, or all of them for `reason`. true:
- * some are left, and the key is still the caller's.
+ * Ends the queued tasks of a key that has no runner: those at its head that are late, or all of them for `reason`.
+ * true: some are left, and the key is still the caller's.
  */
 static bool key_drop(struct key *key, int reason)
 {
@@ -428,8 +430,8 @@ static bool is_closed(const struct shard *shard)
 }
 
 /*
- * A place among max_queued: [room]. The waiter says that it is blocked, then looks; who makes room subtracts, then looks
- * for the blocked: one sees the other. A waiter that gives up passes on the wake that it may have had.
+ * A place among max_queued: [room]. The waiter says that it is blocked, then looks; who makes room subtracts, then
+ * looks for the blocked: one sees the other. A waiter that gives up passes on the wake that it may have had.
  */
 static int room_wait(struct shard *shard, const struct strand_how *how)
 {

@@ -193,8 +193,8 @@ static unsigned run_length(const struct rp_task *tasks, unsigned n)
 }
 
 /*
- * Claims and publishes as many of the n tasks, all of one class, as there is room for, in the caller's section, which it
- * ends. Returns how many; 0 when the next one must take the long way: then the section goes on.
+ * Claims and publishes as many of the n tasks, all of one class, as there is room for, in the caller's section, which
+ * it ends. Returns how many; 0 when the next one must take the long way: then the section goes on.
  */
 static unsigned batch_in_section(struct pool *pool, const struct rp_task *tasks, unsigned n)
 {

@@ -28,7 +28,10 @@ struct table {
 /* The descriptor under a number, or NULL. In an RCU section, or on what cannot leave meanwhile. */
 struct worker *table_get(const struct table *table, unsigned number);
 
-/* Gives the worker a number, the one freed last first. *number is set before readers can find the worker. 0, -ENOMEM, or -EAGAIN: RP_WORKERS_MAX. */
+/*
+ * Gives the worker a number, the one freed last first. *number is set before readers can find the worker. 0, -ENOMEM,
+ * or -EAGAIN: RP_WORKERS_MAX.
+ */
 int table_put(struct table *table, const struct rp_allocator *allocator, struct worker *worker, uint32_t *number);
 
 /* Takes it out. Readers that found it may hold it until a grace period has passed. */

@@ -14,8 +14,8 @@
  * well: the end of a future never blocks for room of its own pool, and no continuation is lost to a full queue.
  * FUTURE_READY says that a continuation is on some thread's list: a waiter may claim it there and run it itself.
  *
- * One that ends its thread (pthread_exit) leaves the others of the list behind, without a thread, or a place in flight to
- * wait for room in. Those become orphans of the pool, which the reactor offers to it until it has room.
+ * One that ends its thread (pthread_exit) leaves the others of the list behind, without a thread, or a place in flight
+ * to wait for room in. Those become orphans of the pool, which the reactor offers to it until it has room.
  */
 #include "pool/then.h"
 

@@ -178,7 +178,9 @@ static void call_entry(void *arg)
     call(arg);
 }
 
-/* A run in a pool, and what ran on the thread before: the call's own record has gone with its stack when it is needed. */
+/*
+ * A run in a pool, and what ran on the thread before: the call's own record has gone with its stack when it is needed.
+ */
 struct task_run {
     struct rp_timer *timer;
     struct run *before;

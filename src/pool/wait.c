@@ -4,9 +4,9 @@
  * HELPING. A worker that waits for a future of its own pool which nobody has begun claims it and runs it in place. The
  * claim is one bit; but the future's entry is still in the run queue, where it takes a place in the ring and in flight.
  * To leave it there as a blank would fill the ring with blanks while all workers help. Instead places are swapped: the
- * helper takes the head of the queue, which is the entry of some task X, and leaves X at the future's place; whoever takes
- * the future's entry finds X there and runs it. So each entry taken is one task run, all accounts stay as they are,
- * and X, the next to run, waits for the turn of the one that was preferred to it.
+ * helper takes the head of the queue, which is the entry of some task X, and leaves X at the future's place; whoever
+ * takes the future's entry finds X there and runs it. So each entry taken is one task run, all accounts stay as they
+ * are, and X, the next to run, waits for the turn of the one that was preferred to it.
  *
  *     helper                                            who takes the future's entry
  *       A1 claim: RUNNING | PLACE                         B1 claim fails, sees PLACE
@@ -15,13 +15,15 @@
  *          X: swapped = X, place = FILLED                    EMPTY: nothing to do, and nothing to account for:
  *          nothing there: place = EMPTY                      the helper accounts for the entry that was taken here
  *
- * Who takes its own entry in A2, as most do, is through with it. The others go through A3 one at a time, under a lock of the
- * pool, and if X only keeps a place that is settled, X becomes what that is kept for, and so on to the end of that chain.
- * Else futures could end up in a ring of which each keeps its place for the next one, with their entries in no queue: taken
- * by nobody, held for ever. With it the last of them to settle follows the chain of the others to its own entry.
+ * Who takes its own entry in A2, as most do, is through with it. The others go through A3 one at a time, under a lock
+ * of the pool, and if X only keeps a place that is settled, X becomes what that is kept for, and so on to the end of
+ * that chain. Else futures could end up in a ring of which each keeps its place for the next one, with their entries in
+ * no queue: taken by nobody, held for ever. With it the last of them to settle follows the chain of the others to its
+ * own entry.
  *
- * A2 finds nothing only if the future's entry was taken already. B2 is bounded by A2 and A3, some instructions, unless a
- * helper is preempted. X may itself have been claimed beside the queue, or cancelled: whoever takes it finds that out.
+ * A2 finds nothing only if the future's entry was taken already. B2 is bounded by A2 and A3, some instructions, unless
+ * a helper is preempted. X may itself have been claimed beside the queue, or cancelled: whoever takes it finds that
+ * out.
  *
  * Not without end: a worker helps while half of its stack is left.
  *
@@ -67,7 +69,7 @@ static void place_leave(struct pool *pool, struct rp_future *future, bool taken,
         future_ref(future); /* the entry's that is left there; its share is the run's */
         if (taken)
             future->swapped = *head;
-        store_release(&future->place, taken ? PLACE_FILLED : PLACE_EMPTY); /* [place] pairs with the load in place_take */
+        store_release(&future->place, taken ? PLACE_FILLED : PLACE_EMPTY); /* [place] pairs with that in place_take */
     }
     rp_lock_release(&pool->place_lock);
 }
@@ -209,7 +211,9 @@ static int64_t look_at(int64_t deadline, int64_t span)
     return deadline && deadline < at ? deadline : at;
 }
 
-/* Lets one more worker stand in at the pool where something wanted is queued; that pool, entered as a guest, or NULL. */
+/*
+ * Lets one more worker stand in at the pool where something wanted is queued; that pool, entered as a guest, or NULL.
+ */
 static struct pool *grant_there(const struct want *want)
 {
     struct pool *found = NULL;
@@ -227,9 +231,9 @@ static struct pool *grant_there(const struct want *want)
 }
 
 /*
- * Publishes the sleeper. -EBUSY: for want of a worker, or of room, it would be for ever. In the caller's own pool one more
- * stands in then. If another pool is short, one of its own may just be about to let one stand in, as we do here: that is
- * given some time, and one stands in there for us. 1: do not sleep, look.
+ * Publishes the sleeper. -EBUSY: for want of a worker, or of room, it would be for ever. In the caller's own pool one
+ * more stands in then. If another pool is short, one of its own may just be about to let one stand in, as we do here:
+ * that is given some time, and one stands in there for us. 1: do not sleep, look.
  */
 static int publish(struct sleeper *me, const struct want *want, struct futex_expected *words, unsigned n,
                    int64_t deadline, struct pool *pool, unsigned *extras, struct pool **there)

@@ -47,9 +47,9 @@ static int64_t coarse_now(void)
 
 /*
  * When its task began. Even the coarse clock takes a quarter of the time that a worker spends on an empty task, so
- * of tasks known to be short one in STAMP_TASKS reads it, which says the same of the others to within microseconds. Only
- * a task of that group after a long one would look older than it is: hence the next one reads it as soon as it is seen
- * to have moved, as somebody has looked (worker_since), and after a time without work.
+ * of tasks known to be short one in STAMP_TASKS reads it, which says the same of the others to within microseconds.
+ * Only a task of that group after a long one would look older than it is: hence the next one reads it as soon as it is
+ * seen to have moved, as somebody has looked (worker_since), and after a time without work.
  */
 static inline void worker_stamps(struct worker *worker)
 {
@@ -298,7 +298,10 @@ bool pool_help(struct pool *pool, int drop)
     return true;
 }
 
-/* --- the end of a shift, or of the worker ----------------------------------------------------------------------------- */
+/*
+ * --- the end of a shift, or of the worker
+ * -----------------------------------------------------------------------------
+ */
 
 /* Gives up its place among those that have begun, if there are more than `least`. */
 static bool settled_leave(struct pool *pool, uint32_t least)
@@ -316,8 +319,8 @@ static bool settled_leave(struct pool *pool, uint32_t least)
 
 /*
  * Leaves, if more than `floor` live and more than `least` have begun, or all is over: gives up its place in `alive`,
- * then looks at the queue (see idle.h). true: it is gone. false: it stays, and *searching says as what. One that expires
- * counts on no worker that may yet fail to begin: the minimum would end for one that never comes.
+ * then looks at the queue (see idle.h). true: it is gone. false: it stays, and *searching says as what. One that
+ * expires counts on no worker that may yet fail to begin: the minimum would end for one that never comes.
  */
 static bool worker_leave(struct worker *worker, unsigned floor, unsigned least, bool *searching)
 {
@@ -402,9 +405,10 @@ static __attribute__((noinline)) int worker_steals(struct worker *worker, int64_
 }
 
 /*
- * Where the head may not go on before a task begins that waits in a share: steals that one, and runs it, as worker_steals.
- * A holder that is so far behind others was preempted, as a rule, and often by the very one that finds it so, while
- * another CPU is free: who sleeps for a moment leaves it this one, and wakes up on that. What has ended is counted.
+ * Where the head may not go on before a task begins that waits in a share: steals that one, and runs it, as
+ * worker_steals. A holder that is so far behind others was preempted, as a rule, and often by the very one that finds
+ * it so, while another CPU is free: who sleeps for a moment leaves it this one, and wakes up on that. What has ended is
+ * counted.
  */
 static __attribute__((noinline)) int worker_catches_up(struct worker *worker, bool *searching, bool *owed)
 {
@@ -444,12 +448,15 @@ static __attribute__((noinline)) bool worker_looks(struct worker *worker, bool o
     return owed;
 }
 
-/* Learns how long its tasks are; a worker of brief ones keeps its distance from who submits them. Returns what is owed then. */
+/*
+ * Learns how long its tasks are; a worker of brief ones keeps its distance from who submits them. Returns what is owed
+ * then.
+ */
 static __attribute__((noinline)) bool worker_times(struct worker *worker, bool owed)
 {
     if (worker->taker.taken == worker->taker.timed_taken) /* what it ran since was stolen from others */
         return owed;
-    share_learn(runq_normal(&worker->pool->runq), &worker->taker);
+    taker_learn(runq_normal(&worker->pool->runq), &worker->taker);
     if (worker->taker.brief && search_is_close(worker)) {
         task_settle(worker, &owed);
         search_fall_back(worker);

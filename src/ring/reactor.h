@@ -64,13 +64,15 @@ void timer_arm(struct timer *timer, int64_t due);
 bool timer_cancel(struct timer *timer);
 
 /*
- * Arms it for `due` and then for due + k * interval (ns, more than 0), whatever the lateness of each: a due time that has
- * passed before the thread came to it is counted in `skipped`, which begins at 0 here, and not made up for. It is armed
- * for the next time before fire is called.
+ * Arms it for `due` and then for due + k * interval (ns, more than 0), whatever the lateness of each: a due time that
+ * has passed before the thread came to it is counted in `skipped`, which begins at 0 here, and not made up for. It is
+ * armed for the next time before fire is called.
  */
 void timer_arm_periodic(struct timer *timer, int64_t due, int64_t interval);
 
-/* timer_cancel with the whole answer: TIMER_ARMED: it was armed and is not; TIMER_FIRES: its fire runs. A set of bits. */
+/*
+ * timer_cancel with the whole answer: TIMER_ARMED: it was armed and is not; TIMER_FIRES: its fire runs. A set of bits.
+ */
 enum { TIMER_ARMED = 1, TIMER_FIRES = 2 };
 unsigned timer_disarm(struct timer *timer);
 
@@ -102,8 +104,8 @@ bool reactor_sends(const struct reactor *reactor);
 
 /*
  * Posts messages to the ring that `ring_fd` stands for, in order; waits until the kernel has taken them, which is soon.
- * How many were posted, from the first on; if not one, why: -EOPNOTSUPP: see reactor_sends; -EBADF, -EBADFD: not a ring,
- * or one that is not enabled yet; -EOVERFLOW, -ENOMEM, -EAGAIN: not now. Only on the reactor's thread.
+ * How many were posted, from the first on; if not one, why: -EOPNOTSUPP: see reactor_sends; -EBADF, -EBADFD: not a
+ * ring, or one that is not enabled yet; -EOVERFLOW, -ENOMEM, -EAGAIN: not now. Only on the reactor's thread.
  */
 int reactor_send(struct reactor *reactor, int ring_fd, const struct ring_message *messages, unsigned n);
 
