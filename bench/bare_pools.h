@@ -1,7 +1,7 @@
 /*
  * The floor of a multi pool: bare rings with one thread each, which looks at its own for ever and gives up the CPU when
- * that is empty. A submitter puts its tasks into them in turn, passes over full ones, and gives up the CPU when all are. No
- * sleeping, no wake-ups, no ends.
+ * that is empty. A submitter puts its tasks into them in turn, passes over full ones, and gives up the CPU when all
+ * are. No sleeping, no wake-ups, no ends.
  */
 #ifndef RINGPOOL_BENCH_BARE_POOLS_H
 #define RINGPOOL_BENCH_BARE_POOLS_H

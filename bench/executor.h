@@ -48,8 +48,8 @@ struct executor {
     int (*join_future)(void *self, executor_fn *fn, void *arg);
     int (*join_run)(void *self, executor_fn *fn, void *arg);
     int (*parallel)(void *self, void (*body)(uint64_t from, uint64_t to), uint64_t n); /* NULL: tasks of chunks */
-    /* `waits` waits of `ns` by the library's timers, `outstanding` at once until fewer are left; each ends in task_count.
-     * Returns when all have ended. NULL: there are no timers. */
+    /* `waits` waits of `ns` by the library's timers, `outstanding` at once until fewer are left; each ends in
+     * task_count. Returns when all have ended. NULL: there are no timers. */
     int (*timers)(void *self, uint64_t waits, uint64_t outstanding, int64_t ns);
     /* The library's submits count only in one thread, or in one that it prepares: producers run inside of this. */
     void (*inside)(void *self, executor_fn *produce, void *arg); /* NULL: any thread may submit */

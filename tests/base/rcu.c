@@ -219,7 +219,10 @@ static void *attach_and_stay(void *arg)
     return NULL;
 }
 
-/* The adversary: one registration too many that is made without a trial, as the arena is thought to have room: it aborts. */
+/*
+ * The adversary: one registration too many that is made without a trial, as the arena is thought to have room: it
+ * aborts.
+ */
 Test(rcu, without_address_space_the_free_slots_of_the_registry_are_given_and_no_more, BUT_FOR_TSAN)
 {
     pthread_t before[BEFORE];
@@ -236,7 +239,8 @@ Test(rcu, without_address_space_the_free_slots_of_the_registry_are_given_and_no_
     pthread_barrier_wait(&settled);
     int refused_of_many = crowd_without_memory();
     cr_assert_gt(refused_of_many, 0);
-#ifndef RP_VALGRIND /* which puts a new chunk right behind the last, where it cannot be told from it: no slot is known to be free */
+/* valgrind puts a new chunk right behind the last, where it cannot be told from it: no slot is known to be free. */
+#ifndef RP_VALGRIND
     cr_assert_lt(refused_of_many, MANY);
 #endif
     for (int i = 0; i < BEFORE; i++) {

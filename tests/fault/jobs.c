@@ -1,10 +1,10 @@
 /*
  * A life of futures, continuations, groups, retries, contexts, completion queues, timers and strands.
  *
- * Everything is asked for once or a few times, on a pool or on a multi pool of two; what is refused with a code that the
- * header names is left out from then on. Each accepted task has a record, and must run or be dropped, once; futures,
- * groups and completions must end. Where the fault lasts perhaps no worker can be made for them: then the pools are
- * released first and drop what is queued, and all has ended at the latest when they are destroyed.
+ * Everything is asked for once or a few times, on a pool or on a multi pool of two; what is refused with a code that
+ * the header names is left out from then on. Each accepted task has a record, and must run or be dropped, once;
+ * futures, groups and completions must end. Where the fault lasts perhaps no worker can be made for them: then the
+ * pools are released first and drop what is queued, and all has ended at the latest when they are destroyed.
  */
 #include "subject.h"
 
@@ -260,7 +260,9 @@ static int64_t patience(void)
     return rp_after(lasting ? 30 * MS : PATIENCE);
 }
 
-/* A pool of a multi pool that cannot make workers is rebooted by the health check: its queue meets the release policy. */
+/*
+ * A pool of a multi pool that cannot make workers is rebooted by the health check: its queue meets the release policy.
+ */
 static int if_rebooted(void)
 {
     return job.multi && lasting ? -ESHUTDOWN : -ETIMEDOUT;

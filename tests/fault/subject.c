@@ -9,10 +9,10 @@
  * pool. Faults may strike in there. Afterwards nothing may be left of them, and a third life must go without a
  * flaw. --lasting says that the fault does not go away between the marks: then a release may time out. --hostile says
  * that it never does: then the third life may err too. --flawless says that nothing is refused, only slow or disturbed:
- * then no life may err. --unmapped says that munmap fails: then mappings may stay. --hook fails the Nth request (with a dash: all from the Nth on) to the pool's own allocator,
- * --malloc to the process's; --count prints how many there were. --seconds repeats the whole for so long, --storm sends
- * signals without SA_RESTART to the submitting threads all the time, --forks forks at random moments, and the children
- * must find the pools dead and make new ones.
+ * then no life may err. --unmapped says that munmap fails: then mappings may stay. --hook fails the Nth request (with a
+ * dash: all from the Nth on) to the pool's own allocator, --malloc to the process's; --count prints how many there
+ * were. --seconds repeats the whole for so long, --storm sends signals without SA_RESTART to the submitting threads all
+ * the time, --forks forks at random moments, and the children must find the pools dead and make new ones.
  *
  * What must hold, each with its exit code. It says on stderr what it saw.
  */
@@ -162,7 +162,9 @@ void *calloc(size_t __nmemb, size_t __size)
 }
 #endif
 
-/* --- the pool of a life, or its multi pool -------------------------------------------------------------------------- */
+/*
+ * --- the pool of a life, or its multi pool --------------------------------------------------------------------------
+ */
 
 static int submit(struct life *life, void (*fn)(void *arg), void *arg)
 {
@@ -319,14 +321,18 @@ static void submit_batch(struct life *life)
         record[i]->verdict = i < taken ? 1 : -EAGAIN;
 }
 
-/* --- the submitting threads beside the main one -------------------------------------------------------------------- */
+/*
+ * --- the submitting threads beside the main one --------------------------------------------------------------------
+ */
 
 static pthread_t helper[HELPERS];
 static struct life *_Atomic helped;
 static _Atomic unsigned turn, turns_done;
 static _Atomic bool over;
 
-/* Made before the first mark; they wait by naps, so that their waiting is no futex call that a fault could be spent on. */
+/*
+ * Made before the first mark; they wait by naps, so that their waiting is no futex call that a fault could be spent on.
+ */
 static void *helper_main(void *arg)
 {
     unsigned seen = 0;

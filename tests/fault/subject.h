@@ -46,7 +46,9 @@ void on_log(void *user, int level, const char *message);
 _Noreturn void broke(enum broken what, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void nap(int64_t ns);
 
-/* Checks a code against those that the header names for this call; 0 and counts are always good, others not if `sure`. */
+/*
+ * Checks a code against those that the header names for this call; 0 and counts are always good, others not if `sure`.
+ */
 int expect(bool sure, const char *call, int rc, const int *codes);
 #define EXPECT(sure, call, rc, ...) expect(sure, call, rc, (const int[]){__VA_ARGS__, 0})
 

@@ -386,8 +386,8 @@ static int verdict(int status)
 
 /*
  * Until the program ends. Its children may outlive it and keep the listener open: its end is looked for by itself. The
- * limit is one of time in which we ran: a turn counts as TURN_MOST at the most, so that a machine that stands still, and
- * the program with it, is no hang.
+ * limit is one of time in which we ran: a turn counts as TURN_MOST at the most, so that a machine that stands still,
+ * and the program with it, is no hang.
  */
 #define TURN_MOST 0.1
 static int supervise(pid_t pid, int listener)

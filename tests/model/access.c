@@ -7,8 +7,8 @@
  * futex call, when it makes a thread or ends, and when another thread waits for a grace period (liburcu uses
  * membarrier(2)). So a store followed by a load of another word may take effect the other way round unless both are
  * sequentially consistent: what C11 and the machines allow, and what a lost wake-up is made of.
- * A read-modify-write may be delayed as well (that of arm64 is, in effect: a later load need not wait for its store): it
- * has its place in the word's order at once, so another coroutine that writes the word makes it be seen first, but
+ * A read-modify-write may be delayed as well (that of arm64 is, in effect: a later load need not wait for its store):
+ * it has its place in the word's order at once, so another coroutine that writes the word makes it be seen first, but
  * loads still give the old value. Buffers keep their order, and loads are not early: IRIW and its kin are not modelled.
  * Words on the stacks of others are written at once, as their frames may be gone later; those on a coroutine's own are
  * seen at the latest with its next read-modify-write, which every frame that others know of makes before it goes.

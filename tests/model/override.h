@@ -1,7 +1,7 @@
 /*
  * Included before every source of the pool in the model build (-include): puts the model's coroutines where the sources
- * call threads, the clock and the scheduler of the system, and takes the place of the headers base/rcu.h and base/cpu.h.
- * The system's headers come first, so that the names below change the calls and not the declarations.
+ * call threads, the clock and the scheduler of the system, and takes the place of the headers base/rcu.h and
+ * base/cpu.h. The system's headers come first, so that the names below change the calls and not the declarations.
  */
 #ifndef MODEL_OVERRIDE_H
 #define MODEL_OVERRIDE_H

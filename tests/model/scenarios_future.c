@@ -1,7 +1,8 @@
 /*
  * Futures, completion queues and strands: one outcome, no waiter forgotten, no order lost.
  *
- * The reactor of the model fires timers; what is checked before time passes (settle(false)) does not owe its end to one.
+ * The reactor of the model fires timers; what is checked before time passes (settle(false)) does not owe its end to
+ * one.
  */
 #include "ledger.h"
 
@@ -89,7 +90,9 @@ static bool ended_once(unsigned i)
     return scene.silent[i] ? fates <= 1 : fates == 1;
 }
 
-/* --- one outcome ---------------------------------------------------------------------------------------------------- */
+/*
+ * --- one outcome ----------------------------------------------------------------------------------------------------
+ */
 
 /* Observer i looks at future 0 and notes what it saw. */
 static void observe(void *arg)
@@ -177,7 +180,10 @@ static void future_given_up(void)
     scene_close();
 }
 
-/* --- waits that help, and those that cannot be ------------------------------------------------------------------------ */
+/*
+ * --- waits that help, and those that cannot be
+ * ------------------------------------------------------------------------
+ */
 
 static int waits_for_next(void *arg, void **value)
 {
@@ -223,7 +229,9 @@ static void run_one(void *arg)
     must(rc || rp_future_done(scene.future[i]), "run of %u has returned and it is not done", i);
 }
 
-/* Each is run by a thread that has no use for the others, whose entries it meets: all run, whoever keeps whose place. */
+/*
+ * Each is run by a thread that has no use for the others, whose entries it meets: all run, whoever keeps whose place.
+ */
 static void future_places(void)
 {
     bool held = chance(2); /* the only worker is busy, as a rule */
@@ -267,7 +275,10 @@ static void future_knot(void)
     scene_close();
 }
 
-/* --- continuations ------------------------------------------------------------------------------------------------------ */
+/*
+ * --- continuations
+ * ------------------------------------------------------------------------------------------------------
+ */
 
 static int goes_on(void *arg, int result, void *value, void **next_value)
 {
@@ -437,7 +448,10 @@ static void then_orphans(void)
     scene_close();
 }
 
-/* --- groups and retries ------------------------------------------------------------------------------------------------- */
+/*
+ * --- groups and retries
+ * -------------------------------------------------------------------------------------------------
+ */
 
 static int member(void *arg)
 {
@@ -508,7 +522,9 @@ static void retry_cancel(void)
     scene_close();
 }
 
-/* --- completion queues ---------------------------------------------------------------------------------------------- */
+/*
+ * --- completion queues ----------------------------------------------------------------------------------------------
+ */
 
 static struct {
     struct rp_cq *cq;
@@ -621,7 +637,10 @@ static void cq_owed(void)
     scene_close();
 }
 
-/* Whatever becomes of tasks that owe completions, and whoever takes them from the queue: each posts one, which says what. */
+/*
+ * Whatever becomes of tasks that owe completions, and whoever takes them from the queue: each posts one, which says
+ * what.
+ */
 static void cq_fates(void)
 {
     static const int policies[] = {RP_OVERLOAD_BLOCK, RP_OVERLOAD_DISCARD_OLDEST, RP_OVERLOAD_DISCARD_NEWEST,
@@ -656,7 +675,10 @@ static void cq_fates(void)
     scene_close();
 }
 
-/* --- strands ------------------------------------------------------------------------------------------------------------ */
+/*
+ * --- strands
+ * ------------------------------------------------------------------------------------------------------------
+ */
 
 static struct {
     struct rp_strand *strand;
@@ -791,9 +813,9 @@ static void parts_told(void)
 }
 
 /*
- * Tasks with a context, with a timeout and with neither. The context is cancelled while they wait in their keys, while a
- * key is handed from runner to runner, and while its runner's thread ends: once a task has begun after the cancel, none
- * of the context's follows it.
+ * Tasks with a context, with a timeout and with neither. The context is cancelled while they wait in their keys, while
+ * a key is handed from runner to runner, and while its runner's thread ends: once a task has begun after the cancel,
+ * none of the context's follows it.
  */
 static void strand_context(void)
 {

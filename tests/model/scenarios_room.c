@@ -143,7 +143,9 @@ static void submit_next(struct chore *job)
     job_submit(job + 1);
 }
 
-/* Workers that block in submit are stood in for: their tasks' tasks run; told is only one who finds no stand-in left. */
+/*
+ * Workers that block in submit are stood in for: their tasks' tasks run; told is only one who finds no stand-in left.
+ */
 static void blocked_inside(void)
 {
     unsigned extra = 1 + choose(3); /* three of the tasks submit: with three stand-ins nobody need be told */

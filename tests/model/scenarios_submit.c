@@ -156,7 +156,9 @@ static void try_job(void *arg)
     job_try(arg);
 }
 
-/* Never more tasks at once than capacity, never more in flight than capacity and depth; the refused ones did nothing. */
+/*
+ * Never more tasks at once than capacity, never more in flight than capacity and depth; the refused ones did nothing.
+ */
 static void bounded(void)
 {
     struct gate hold = {0};

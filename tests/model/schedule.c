@@ -4,8 +4,8 @@
  * Mostly PCT (Burckhardt, Kothari, Musuvathi, Nagarakatte: "A Randomized Scheduler with Probabilistic Guarantees of
  * Finding Bugs", ASPLOS 2010): each coroutine gets a random priority, the one with the highest that can go on does, and
  * at d random steps of the schedule the one that runs falls below all others. A bug that needs d ordering constraints
- * is found with a probability that falls with the d-th power of the length, not exponentially. Some seeds walk at random
- * instead. Time is one more participant with a priority: when it comes first, the earliest deadline passes.
+ * is found with a probability that falls with the d-th power of the length, not exponentially. Some seeds walk at
+ * random instead. Time is one more participant with a priority: when it comes first, the earliest deadline passes.
  *
  * A coroutine that spins falls below everybody else, so that what it waits for can happen; a schedule of more than
  * STEPS_MAX steps is a livelock. When nobody can go on and no deadline is left, main is, if it waits for just that;

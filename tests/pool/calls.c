@@ -1,10 +1,10 @@
 /*
  * System calls that are not made: futures and completions cost none while nobody sleeps.
  *
- * A seccomp filter over the test's thread and those that it makes raises SIGSYS for the futex calls of the library, which
- * all go through libc's syscall(); the handler counts, then makes the call itself, by an instruction elsewhere. So the
- * counts are the kernel's own, of every thread, and the program runs as it would. libc's own locks are left alone: it
- * may wait for one while it has all signals blocked.
+ * A seccomp filter over the test's thread and those that it makes raises SIGSYS for the futex calls of the library,
+ * which all go through libc's syscall(); the handler counts, then makes the call itself, by an instruction elsewhere.
+ * So the counts are the kernel's own, of every thread, and the program runs as it would. libc's own locks are left
+ * alone: it may wait for one while it has all signals blocked.
  */
 #include "pool/life.h"
 
@@ -231,8 +231,8 @@ Test(calls, completions_make_none_while_the_consumer_is_awake)
 }
 
 /*
- * Adversary: eight workers sleep, and every one has something to do. Holds: the submitter of a batch decides once whom to
- * wake; the others are called by those that wake.
+ * Adversary: eight workers sleep, and every one has something to do. Holds: the submitter of a batch decides once whom
+ * to wake; the others are called by those that wake.
  */
 Test(calls, a_batch_is_one_wake_up_decision)
 {

@@ -9,8 +9,9 @@
 #include <liburing.h>
 
 /*
- * Submits what is to be, and waits for a CQE; false when patience ends. Under memcheck it looks again and again: that lets
- * no other thread run while one blocks in io_uring_enter, and a poll of the ring is not woken by deferred task run.
+ * Submits what is to be, and waits for a CQE; false when patience ends. Under memcheck it looks again and again: that
+ * lets no other thread run while one blocks in io_uring_enter, and a poll of the ring is not woken by deferred task
+ * run.
  */
 static inline bool cqe_comes(struct io_uring *ring)
 {

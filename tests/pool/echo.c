@@ -1,6 +1,7 @@
 /*
- * An echo server as a user would write it: one thread, one io_uring ring. Sockets and the pool complete in the same loop:
- * what a client sends is turned to capitals by a task, and its completion, a CQE among the others, starts the reply.
+ * An echo server as a user would write it: one thread, one io_uring ring. Sockets and the pool complete in the same
+ * loop: what a client sends is turned to capitals by a task, and its completion, a CQE among the others, starts the
+ * reply.
  */
 #include "cqe.h"
 #include "life.h"

@@ -85,8 +85,8 @@ static int64_t begun(const struct rp_pool *pool)
 }
 
 /*
- * Of a stream of brief tasks only some read the clock: one that turns out long is as old as it is all the same, and so is
- * another one right after it.
+ * Of a stream of brief tasks only some read the clock: one that turns out long is as old as it is all the same, and so
+ * is another one right after it.
  */
 Test(gauge, a_long_task_among_brief_ones_is_as_old_as_it_is)
 {

@@ -103,7 +103,10 @@ Test(knot, a_submit_waits_for_a_worker_that_waits_for_what_will_come)
     }
 }
 
-/* Adversary: one worker blocks in a submit, the other waits for its end. Holds: one hears of it, the other gets its due. */
+/*
+ * Adversary: one worker blocks in a submit, the other waits for its end. Holds: one hears of it, the other gets its
+ * due.
+ */
 Test(knot, a_submit_and_a_wait_for_the_submitter_are_edeadlk)
 {
     for (int round = 0; round < ROUNDS; round++) {
@@ -185,9 +188,9 @@ Test(knot, who_sleeps_until_a_deadline_is_in_nobodys_way_for_ever)
 }
 
 /*
- * Adversary: three pools. A task blocks for room in the second, whose workers wait for what is queued at the first, whose
- * workers, but for one, wait for that task. The first is made smaller by that one. Holds: somebody hears of it, the one
- * that blocks if all the others sleep by then, and everybody else gets what it waits for.
+ * Adversary: three pools. A task blocks for room in the second, whose workers wait for what is queued at the first,
+ * whose workers, but for one, wait for that task. The first is made smaller by that one. Holds: somebody hears of it,
+ * the one that blocks if all the others sleep by then, and everybody else gets what it waits for.
  */
 Test(knot, a_pool_made_smaller_has_those_that_this_sticks_look_again)
 {

@@ -98,7 +98,10 @@ Test(multi_round_robin, is_exact_over_all_threads)
     open_and_end(multi, &gate);
 }
 
-/* With 32 or more waiting in each pool a thread stays with each for about as many, 128 at most, and each gets its share. */
+/*
+ * With 32 or more waiting in each pool a thread stays with each for about as many, 128 at most, and each gets its
+ * share.
+ */
 /* Submits so many that stay to four pools: the most that one was given in a row. */
 static unsigned longest_stay(struct rp_multi *multi, struct gate *gate, unsigned submits)
 {

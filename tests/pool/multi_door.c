@@ -1,6 +1,6 @@
 /*
- * Futures, groups, retries, strands and completions through a multi pool: the strategy sends each task to a pool, and all
- * that is promised of them at a pool holds over the pools.
+ * Futures, groups, retries, strands and completions through a multi pool: the strategy sends each task to a pool, and
+ * all that is promised of them at a pool holds over the pools.
  */
 #include "multi.h"
 
@@ -63,7 +63,9 @@ static int hop_task(void *arg, void **value)
     return rc < 0 ? rc : rc + 1;
 }
 
-/* Adversary: tasks of two pools of one worker each that wait for one another in turn. Holds: others stand in for them. */
+/*
+ * Adversary: tasks of two pools of one worker each that wait for one another in turn. Holds: others stand in for them.
+ */
 Test(multi_future, tasks_of_two_pools_may_wait_for_one_another)
 {
     struct rp_multi *multi = multi_make(2, 1, RP_ROUND_ROBIN, NULL);
@@ -189,8 +191,8 @@ static int fail_behind_gate(void *arg, void **value)
 }
 
 /*
- * Adversary: the second attempt goes to a pool that has yet to make the ring of the task's class, and for a while there is
- * no memory for that. Holds: it comes later, with the result that it has then.
+ * Adversary: the second attempt goes to a pool that has yet to make the ring of the task's class, and for a while there
+ * is no memory for that. Holds: it comes later, with the result that it has then.
  */
 Test(multi_future, a_retry_waits_while_there_is_no_memory)
 {
@@ -339,7 +341,9 @@ Test(multi_group, the_first_error_cancels_members_at_other_pools)
     multi_end(multi);
 }
 
-/* --- contexts and completions -------------------------------------------------------------------------------------- */
+/*
+ * --- contexts and completions --------------------------------------------------------------------------------------
+ */
 
 static int submit_with_ctx(struct rp_pool *multi, void *arg)
 {
@@ -523,7 +527,9 @@ Test(multi_strand, a_key_keeps_its_order_over_all_pools)
     multi_end(multi);
 }
 
-/* --- bad input, the end, memory -------------------------------------------------------------------------------------- */
+/*
+ * --- bad input, the end, memory --------------------------------------------------------------------------------------
+ */
 
 Test(multi_door, bad_arguments_are_refused_and_leave_nothing)
 {

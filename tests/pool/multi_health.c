@@ -170,7 +170,9 @@ static void beating(void *arg)
     }
 }
 
-/* Adversary: a sick pool whose queue has room, and a full one that works. Holds: nothing is put behind the hung task. */
+/*
+ * Adversary: a sick pool whose queue has room, and a full one that works. Holds: nothing is put behind the hung task.
+ */
 Test(multi_health, a_sick_pool_gets_nothing_though_all_others_are_full)
 {
     struct diary diary = {0};
@@ -337,7 +339,9 @@ Test(multi_health, one_bad_pool_holds_up_nobody)
     }
 }
 
-/* A worker that sleeps does nothing for as long as it likes, and one that hangs beside it does not make the pool sick. */
+/*
+ * A worker that sleeps does nothing for as long as it likes, and one that hangs beside it does not make the pool sick.
+ */
 Test(multi_health, a_pool_asleep_or_with_one_worker_left_is_well)
 {
     struct diary diary = {0};

@@ -1,6 +1,6 @@
 /*
- * How long a test waits for what must come. A wait is for an event and ends with it; patience only says that the event is
- * not coming, so that no test passes or fails by being fast. Time in which the machine stood still is none of it.
+ * How long a test waits for what must come. A wait is for an event and ends with it; patience only says that the event
+ * is not coming, so that no test passes or fails by being fast. Time in which the machine stood still is none of it.
  */
 #ifndef TESTS_POOL_PATIENCE_H
 #define TESTS_POOL_PATIENCE_H
@@ -17,7 +17,10 @@
 /* For a deadline that is not to pass, whatever the machine does: what hangs is for the runner's time limit. */
 #define PATIENCE (3600 * 1000 * MS)
 
-/* What is left of it. Between two looks no more than 10 ms count: for longer this process was stopped, or stood in line. */
+/*
+ * What is left of it. Between two looks no more than 10 ms count: for longer this process was stopped, or stood in
+ * line.
+ */
 struct patience {
     int64_t left, last;
 };

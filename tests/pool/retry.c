@@ -246,7 +246,9 @@ Test(retry, an_attempt_after_the_release_is_eshutdown)
 
 /* --- memory and forks --------------------------------------------------------------------------------------------- */
 
-/* Adversary: any one allocation fails, from the submit to the last attempt. Holds: the submit says so, or all attempts. */
+/*
+ * Adversary: any one allocation fails, from the submit to the last attempt. Holds: the submit says so, or all attempts.
+ */
 Test(retry, memory_that_is_short_is_returned_and_nothing_is_lost)
 {
     unsigned failures = 0;

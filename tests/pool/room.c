@@ -83,8 +83,8 @@ static void *flood_main(void *arg)
 
 /*
  * Adversary: the first blocked submitter is stopped by a signal in its sleep, as a scheduler might, while there is room
- * all the time and `threads` others submit as fast as they can. After so many claims the gate is shut against them: then
- * each thread that was inside may have passed it once more, and the room stays free for the one that waits.
+ * all the time and `threads` others submit as fast as they can. After so many claims the gate is shut against them:
+ * then each thread that was inside may have passed it once more, and the room stays free for the one that waits.
  */
 static void overtaken_by_at_most(unsigned threads, unsigned depth, unsigned bound)
 {

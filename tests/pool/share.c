@@ -371,7 +371,7 @@ static void learn(struct taker *taker, int64_t each)
     taker->timed_taken = taker->taken;
     taker->taken += 64;
     taker->timed_at = rp_now() - 64 * each;
-    share_learn(runq_normal(&queue), taker);
+    taker_learn(runq_normal(&queue), taker);
 }
 
 Test(share, how_many_are_taken_at_once_follows_from_how_long_they_run)
@@ -379,7 +379,7 @@ Test(share, how_many_are_taken_at_once_follows_from_how_long_they_run)
     struct taker taker = {.share_most = SHARE_FIRST};
 
     queue_make(DEPTH);
-    share_learn(runq_normal(&queue), &taker);
+    taker_learn(runq_normal(&queue), &taker);
     cr_assert_eq(taker.share_most, SHARE_FIRST, "of one look nothing follows");
     learn(&taker, 400);
     cr_assert_eq(taker.share_most, SHARE_MOST);
@@ -392,7 +392,7 @@ Test(share, how_many_are_taken_at_once_follows_from_how_long_they_run)
     cr_assert_eq(taker.share_most, 1, "brief ones one by one");
     cr_assert(taker.brief);
     taker.timed_at = 0;
-    share_learn(runq_normal(&queue), &taker);
+    taker_learn(runq_normal(&queue), &taker);
     cr_assert(taker.brief, "a time without work tells nothing");
     queue_end();
 }
@@ -605,8 +605,8 @@ struct busy {
 };
 
 /*
- * There is always one of it in the queue, so that no worker ever finds that empty; and so slow that the head of the ring
- * does not come around to what waits in a share while anybody waits for that.
+ * There is always one of it in the queue, so that no worker ever finds that empty; and so slow that the head of the
+ * ring does not come around to what waits in a share while anybody waits for that.
  */
 static void again(void *arg)
 {

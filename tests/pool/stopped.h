@@ -1,6 +1,6 @@
 /*
- * A thread that is stopped in its sleep by a signal, as one is that the scheduler has put aside. Not before it sleeps: it
- * might hold a lock that the test needs.
+ * A thread that is stopped in its sleep by a signal, as one is that the scheduler has put aside. Not before it sleeps:
+ * it might hold a lock that the test needs.
  */
 #ifndef TESTS_POOL_STOPPED_H
 #define TESTS_POOL_STOPPED_H

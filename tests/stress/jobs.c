@@ -1,19 +1,19 @@
 /*
- * The load `jobs`: futures, continuations, groups, retries, contexts, completion queues, timers and strands on a pool or
- * a multi pool that is tuned, released and opened again, and a ledger of every task.
+ * The load `jobs`: futures, continuations, groups, retries, contexts, completion queues, timers and strands on a pool
+ * or a multi pool that is tuned, released and opened again, and a ledger of every task.
  *
- * A round: one pool, or a multi pool of two or three, with random options (capacity, queue, expiry, overload and release
- * policy, an allocator that counts and may fail), one strand and one completion queue with a consumer that waits or
- * polls. One to five producers submit in all forms, with contexts that they cancel or that run out, and then wait for one,
- * any or all, cancel, run it themselves, tie a continuation, or give the handle up. Tasks panic, sleep, fail, and wait
- * for tasks of their own. A chaos thread tunes, releases and opens.
+ * A round: one pool, or a multi pool of two or three, with random options (capacity, queue, expiry, overload and
+ * release policy, an allocator that counts and may fail), one strand and one completion queue with a consumer that
+ * waits or polls. One to five producers submit in all forms, with contexts that they cancel or that run out, and then
+ * wait for one, any or all, cancel, run it themselves, tie a continuation, or give the handle up. Tasks panic, sleep,
+ * fail, and wait for tasks of their own. A chaos thread tunes, releases and opens.
  *
  * What must hold: an accepted task runs once (a retry at most as often as it may) or is dropped once; a future's result
- * is its function's if that returned, and else says why; a continuation is called if, and only if, its source's function
- * returned; nobody of a group runs when its wait has returned; each accepted task with a queue posts one completion, which
- * tells what became of it; tasks of one key and producer run in order, and those of one key never at once; a timer's
- * function runs no more often than it was armed, and not once destroy has returned; every return code is one that the
- * header allows; memory is as before.
+ * is its function's if that returned, and else says why; a continuation is called if, and only if, its source's
+ * function returned; nobody of a group runs when its wait has returned; each accepted task with a queue posts one
+ * completion, which tells what became of it; tasks of one key and producer run in order, and those of one key never at
+ * once; a timer's function runs no more often than it was armed, and not once destroy has returned; every return code
+ * is one that the header allows; memory is as before.
  */
 #include "stress.h"
 

@@ -223,9 +223,9 @@ void residue_check(void)
 }
 
 /*
- * With an arena for each few threads malloc keeps the free end of all but the first, malloc_trim or not, and as much of it
- * as the largest block that was ever freed is large: 70 MiB after three minutes in which 100 KiB were in use. Rings of
- * unlimited pools are such blocks. With one arena and fixed limits what is free goes back.
+ * With an arena for each few threads malloc keeps the free end of all but the first, malloc_trim or not, and as much of
+ * it as the largest block that was ever freed is large: 70 MiB after three minutes in which 100 KiB were in use. Rings
+ * of unlimited pools are such blocks. With one arena and fixed limits what is free goes back.
  */
 static void size_begin(void)
 {
@@ -252,8 +252,8 @@ static long size_now(void)
 }
 
 /*
- * Rounds differ, so the largest of the first SIZES_FIRST after a round is held against the smallest of the last SIZES_LAST:
- * what grows by little each round still stands out after many.
+ * Rounds differ, so the largest of the first SIZES_FIRST after a round is held against the smallest of the last
+ * SIZES_LAST: what grows by little each round still stands out after many.
  */
 enum { SIZES_FIRST = 5 * LOADS, SIZES_LAST = 2 * LOADS, SIZE_SLACK_KIB = 512 };
 
@@ -262,7 +262,9 @@ static struct {
     long first, last[SIZES_LAST];
 } sizes;
 
-/* For the report: the least size in each of CURVE stretches of rounds, which become twice as long when there are more. */
+/*
+ * For the report: the least size in each of CURVE stretches of rounds, which become twice as long when there are more.
+ */
 enum { CURVE = 16 };
 
 static struct {

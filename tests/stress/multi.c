@@ -4,9 +4,10 @@
  *
  * A round: a multi pool of one to six pools with random options (capacity, queue, expiry, overload and release policy,
  * bound on blocked submitters, weights, health check with a short limit, an allocator that counts and may fail), one to
- * eight submitters with all forms of submit, tasks that count, sleep, panic, submit, end their thread, remove a pool, or
- * wait for the release, and three chaos threads that add, remove, tune, weigh, switch, prewarm, release, reboot, list
- * and add up. It ends by release_until and destroy, by destroy alone, with submitters at work, or by a task of its own.
+ * eight submitters with all forms of submit, tasks that count, sleep, panic, submit, end their thread, remove a pool,
+ * or wait for the release, and three chaos threads that add, remove, tune, weigh, switch, prewarm, release, reboot,
+ * list and add up. It ends by release_until and destroy, by destroy alone, with submitters at work, or by a task of its
+ * own.
  *
  * What must hold: an accepted task meets exactly one fate and a rejected one none; every return code is one that the
  * header allows; a snapshot adds up at any moment and agrees with the ledger at rest;
@@ -51,7 +52,10 @@ static struct trial {
 
 static _Atomic uint64_t n_accepted, n_ran, n_dropped, n_added, n_removed, n_health;
 
-/* --- for a report ------------------------------------------------------------------------------------------------------ */
+/*
+ * --- for a report
+ * ------------------------------------------------------------------------------------------------------
+ */
 
 static void dump(void)
 {

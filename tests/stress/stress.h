@@ -44,15 +44,17 @@ extern int backend;               /* enum rp_backend_choice */
 /* A number below `below`: of a generator of the thread, which is sown from seed, round and the thread's place. */
 uint32_t rnd(uint32_t below);
 bool one_in(uint32_t n);
-/* Each thread of a round begins with it. Those that do not, a pool's workers, get places in the order of their coming. */
+/*
+ * Each thread of a round begins with it. Those that do not, a pool's workers, get places in the order of their coming.
+ */
 void sow(uint64_t place);
 
 /* Tells what is wrong, and of the first failure all there is to know, and how to replay it; ends the process. */
 _Noreturn void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /*
- * What a call returned, which fails unless it is a success or one of `allowed`, which ends with 0; or -ENOMEM where memory
- * may fail, or -ESHUTDOWN where somebody may have closed.
+ * What a call returned, which fails unless it is a success or one of `allowed`, which ends with 0; or -ENOMEM where
+ * memory may fail, or -ESHUTDOWN where somebody may have closed.
  */
 int expect(const char *call, int rc, bool may_fail, bool may_be_closed, const int *allowed);
 

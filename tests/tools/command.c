@@ -216,9 +216,9 @@ Test(bench, each_workload_prints_one_json_object_with_its_figures)
 }
 
 /*
- * The adversary: a pool without a queue whose only worker stands still for 300 ms, so that the submitter stands as well.
- * 300 of the 1000 tasks are due meanwhile. Measured from submit to start one of them is late; by the time-table, half of
- * them are late by more than 150 ms. The least latency is what is asserted: a loaded machine only adds to it.
+ * The adversary: a pool without a queue whose only worker stands still for 300 ms, so that the submitter stands as
+ * well. 300 of the 1000 tasks are due meanwhile. Measured from submit to start one of them is late; by the time-table,
+ * half of them are late by more than 150 ms. The least latency is what is asserted: a loaded machine only adds to it.
  */
 Test(bench, load_counts_a_stall_for_every_task_that_was_due_in_it)
 {

@@ -2,9 +2,9 @@
  * The hand-off of src/pool/idle.h: a task is published and then a parked worker looked for; a worker parks and then
  * looks for a task once more.
  *
- * Two submitters with a task each; two workers, one that searches at first and one that comes from a task. Each task waits
- * for ever, so a worker that has one never looks again: whatever it owes the other one it must have done before. At the
- * end no published task may lie there unless a worker was called that will look.
+ * Two submitters with a task each; two workers, one that searches at first and one that comes from a task. Each task
+ * waits for ever, so a worker that has one never looks again: whatever it owes the other one it must have done before.
+ * At the end no published task may lie there unless a worker was called that will look.
  *
  * Mistakes: NO_RECHECK, RECHECK_FIRST (the look stands before the push), NO_CHAIN (who found a task does not look for a
  * second one), SKIP_IF_AWAKE (nobody is called while some worker is not parked), READY_WITHOUT_HEAD (the look does not

@@ -1,6 +1,6 @@
 /*
- * The wait for room of src/pool/room.c: the head of the blocked submitters against two tasks that end, and a newcomer that
- * claims what it finds.
+ * The wait for room of src/pool/room.c: the head of the blocked submitters against two tasks that end, and a newcomer
+ * that claims what it finds.
  *
  * Nothing has room at first, and there is room for one of the two by the end. So the head has claimed it, or sleeps and
  * was called.

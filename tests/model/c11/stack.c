@@ -5,8 +5,8 @@
  * in between, each worker is on the stack or with whoever took it, once.
  *
  * Mistakes: NO_TAG (a CAS that slept between its look and itself takes what it must not: the ABA), PUSH_RELAXED (the
- * link of a pushed worker is seen later than its push), POP_RELAXED (whoever takes it does not ask for the link that was
- * written before the push; no machine with ordered loads shows it).
+ * link of a pushed worker is seen later than its push), POP_RELAXED (whoever takes it does not ask for the link that
+ * was written before the push; no machine with ordered loads shows it).
  */
 #include "c11.h"
 
