@@ -52,10 +52,7 @@ static struct trial {
 
 static _Atomic uint64_t n_accepted, n_ran, n_dropped, n_added, n_removed, n_health;
 
-/*
- * --- for a report
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- for a report ------------------------------------------------------------------------------------------------- */
 
 static void dump(void)
 {
@@ -391,7 +388,8 @@ static int trial_create(void)
     return rp_multi_create(&trial.multi, 1 + rnd(6), 1 + rnd(5), (enum rp_strategy)rnd(RP_CUSTOM + 1), &options);
 }
 
-static _Atomic int inside_rc;
+enum { INSIDE_WAITS = 1, INSIDE_DROPPED };
+static _Atomic int inside_rc; /* what destroy returned, 0 or negative; or INSIDE_* */
 
 static void destroy_inside(void *unused)
 {
@@ -399,17 +397,28 @@ static void destroy_inside(void *unused)
     inside_rc = rp_multi_destroy(trial.multi);
 }
 
+static void destroy_dropped(void *arg, int reason)
+{
+    (void)arg;
+    (void)reason;
+    inside_rc = INSIDE_DROPPED;
+}
+
+/* Again as long as others that are left discard it, or take its pool away. */
 static void end_inside(void)
 {
-    inside_rc = 1;
-    for (;;) {
-        int rc = rp_multi_submit(trial.multi, destroy_inside, NULL);
-        if (rc == 0)
-            return;
-        if (rc != -EAGAIN && rc != -ENOMEM)
+    const struct rp_task task = {.fn = destroy_inside, .dropped = destroy_dropped};
+
+    do {
+        inside_rc = INSIDE_WAITS;
+        int rc = rp_multi_submit_task(trial.multi, &task);
+        if (rc == -EAGAIN || rc == -ENOMEM) {
+            inside_rc = INSIDE_DROPPED;
+            nap(1000000);
+        } else if (rc) {
             fail("the task that destroys: %d (%s)", rc, rp_strerror(rc));
-        nap(1000000);
-    }
+        }
+    } while (SETTLES(inside_rc != INSIDE_WAITS) && inside_rc == INSIDE_DROPPED);
 }
 
 /* Fates against verdicts, and against the multi pool's own books, if they were taken at rest. */
@@ -474,7 +483,7 @@ static void trial_end(enum ending ending, struct rp_pool_snapshot *at_rest, bool
     }
     if (ending == END_INSIDE) {
         end_inside();
-        if (!SETTLES(inside_rc != 1) || inside_rc)
+        if (inside_rc)
             fail("destroy inside a task returned %d", inside_rc);
     } else {
         destroy();
