@@ -113,9 +113,7 @@ Test(conventions, errno_is_left_alone)
     KEEPS_ERRNO(rp_cq_destroy(cq));
 }
 
-/*
- * --- everything that there is ---------------------------------------------------------------------------------------
- */
+/* --- everything that there is ------------------------------------------------------------------------------------- */
 
 /* One of each object that has threads or descriptors. */
 struct all {

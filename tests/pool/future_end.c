@@ -2,11 +2,10 @@
  * How futures end: all that can see an end see the same one, whatever raced for it; continuations count for a release;
  * and a wait for one of several holds where the kernel cannot wait for several words, or memory is short.
  */
-#include "pool/life.h"
+#include "pool/futures.h"
 
 #include <ringpool/completion.h>
 #include <ringpool/context.h>
-#include <ringpool/future.h>
 
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -14,23 +13,7 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
-static int pass_gate(void *arg, void **value)
-{
-    (void)value;
-    gate_pass(arg);
-    return 0;
-}
-
-static struct rp_future *future_make(struct rp_pool *pool, int (*fn)(void *, void **), void *arg)
-{
-    struct rp_future *future = NULL;
-    int rc = rp_pool_submit_future(pool, fn, arg, &future);
-
-    cr_assert_eq(rc, 0, "submit: %s", rp_strerror(rc));
-    return future;
-}
-
-/* --- one end, many observers ---------------------------------------------------------------------------------------- */
+/* --- one end, many observers -------------------------------------------------------------------------------------- */
 
 enum { GETS, WAITS_ANY, WAITS_ALL, POLLS, OBSERVERS };
 
@@ -149,9 +132,9 @@ static void scene_check(struct scene *scene, const struct rp_completion *complet
 
 /*
  * Adversary: a cancel, the end of the context, a thread that runs it in place, and a run timeout, each at once with the
- * worker; four threads that look in four ways, a continuation and a completion queue. Holds: one CAS of the word decides,
- * and every one of them tells the same; fn ran, or dropped was called, never both. Two words for "done" and "why" show
- * as observers that differ.
+ * worker; four threads that look in four ways, a continuation and a completion queue. Holds: one CAS of the word
+ * decides, and every one of them tells the same; fn ran, or dropped was called, never both. Two words for "done" and
+ * "why" show as observers that differ.
  */
 Test(future_end, all_observers_of_a_race_agree_on_one_end, .timeout = 240)
 {
@@ -193,7 +176,7 @@ Test(future_end, all_observers_of_a_race_agree_on_one_end, .timeout = 240)
     pool_end(pool);
 }
 
-/* --- releases ------------------------------------------------------------------------------------------------------- */
+/* --- releases ----------------------------------------------------------------------------------------------------- */
 
 struct releaser {
     struct rp_pool *pool;
@@ -287,7 +270,7 @@ Test(future_end, a_release_waits_for_continuations)
     }
 }
 
-/* --- one of several, without the kernel's help ---------------------------------------------------------------------- */
+/* --- one of several, without the kernel's help -------------------------------------------------------------------- */
 
 /* From here on this process has no futex_waitv. */
 static int deny_waitv(void)

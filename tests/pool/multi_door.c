@@ -341,9 +341,7 @@ Test(multi_group, the_first_error_cancels_members_at_other_pools)
     multi_end(multi);
 }
 
-/*
- * --- contexts and completions --------------------------------------------------------------------------------------
- */
+/* --- contexts and completions ------------------------------------------------------------------------------------- */
 
 static int submit_with_ctx(struct rp_pool *multi, void *arg)
 {
@@ -527,9 +525,7 @@ Test(multi_strand, a_key_keeps_its_order_over_all_pools)
     multi_end(multi);
 }
 
-/*
- * --- bad input, the end, memory --------------------------------------------------------------------------------------
- */
+/* --- bad input, the end, memory ----------------------------------------------------------------------------------- */
 
 Test(multi_door, bad_arguments_are_refused_and_leave_nothing)
 {

@@ -228,9 +228,7 @@ Test(multi_fork, may_come_while_pools_come_and_go)
     multi_end(churn.multi);
 }
 
-/*
- * --- what was made with it ------------------------------------------------------------------------------------------
- */
+/* --- what was made with it ---------------------------------------------------------------------------------------- */
 
 static int one(void *arg, void **value)
 {
