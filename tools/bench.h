@@ -1,6 +1,6 @@
 /*
- * `ringpool bench WORKLOAD [key=value...] [--json]`. What drives a pool lies in bench/ and is shared with the peers; this
- * header is what the other workloads need: their arguments, all numbers, and the median of their rounds.
+ * `ringpool bench WORKLOAD [key=value...] [--json]`. What drives a pool lies in bench/ and is shared with the peers;
+ * this header is what the other workloads need: their arguments, all numbers, and the median of their rounds.
  */
 #ifndef RINGPOOL_TOOLS_BENCH_H
 #define RINGPOOL_TOOLS_BENCH_H
@@ -20,7 +20,10 @@ enum bench_parsed { BENCH_RUN, BENCH_HELP, BENCH_USAGE };
 
 #define BENCH_KEYS_MOST 16
 
-/* The arguments after the workload's name, at most BENCH_KEYS_MOST keys. BENCH_HELP and BENCH_USAGE have been answered: the workload returns. */
+/*
+ * The arguments after the workload's name, at most BENCH_KEYS_MOST keys. BENCH_HELP and BENCH_USAGE have been answered:
+ * the workload returns.
+ */
 enum bench_parsed bench_parse(const char *workload, const struct bench_key *keys, size_t n, int argc, char **argv,
                               bool *json);
 

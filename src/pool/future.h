@@ -178,9 +178,7 @@ const void *thread_self(void);
 bool future_watch(struct rp_future *future, struct watch *watch);
 bool future_unwatch(struct rp_future *future, struct watch *watch);
 
-/*
- * --- wait.c --------------------------------------------------------------------------------------------------------
- */
+/* --- wait.c ------------------------------------------------------------------------------------------------------- */
 
 /*
  * Runs it on the calling thread, if it can be claimed. true: it did. `worker`: only on a worker of its pool. `onward`:
@@ -204,9 +202,7 @@ struct want; /* see knot.h */
  */
 int wait_sleep(const struct want *want, struct futex_expected *words, unsigned n, int64_t deadline);
 
-/*
- * --- group.c, retry.c -----------------------------------------------------------------------------------------------
- */
+/* --- group.c, retry.c --------------------------------------------------------------------------------------------- */
 
 /* A member was claimed or ended before it could be; it has ended. */
 void group_member_started(struct rp_future *future);

@@ -48,10 +48,7 @@ static void fork_child(void)
 
 static const struct fork_hooks hooks = {fork_prepare, fork_parent, fork_child};
 
-/*
- * --- who is stuck, assuming that the sleepers that are not freed are
- * ---------------------------------------------------
- */
+/* --- who is stuck, assuming that the sleepers that are not freed are ---------------------------------------------- */
 
 static bool thread_stuck_locked(const void *thread)
 {

@@ -198,9 +198,7 @@ const struct seat *balance_least(const struct multi *multi, const struct roster 
 bool balance_room(const struct pool *pool);
 void balance_view(const struct multi *multi, const struct seat *seat, struct rp_multi_view *view);
 
-/*
- * --- route.c -------------------------------------------------------------------------------------------------------
- */
+/* --- route.c ------------------------------------------------------------------------------------------------------ */
 
 /* Submits a job's entry, see door_submit. */
 int route_job(struct rp_multi *multi, const struct entry *entry, const struct rp_task *task,

@@ -147,10 +147,7 @@ int rp_multi_prewarm(struct rp_multi *handle, unsigned workers)
     return with_all(handle, prewarm, workers);
 }
 
-/*
- * --- one pool, and which of them is chosen
- * ----------------------------------------------------------------------------
- */
+/* --- one pool, and which of them is chosen ------------------------------------------------------------------------ */
 
 int rp_multi_add(struct rp_multi *handle, unsigned capacity)
 {

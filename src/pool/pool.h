@@ -354,9 +354,7 @@ int task_check(struct pool *pool, struct entry *entry, struct owed *owed);
  */
 bool pool_help(struct pool *pool, int drop);
 
-/*
- * --- search.c: a worker without work looks around ------------------------------------------------------------------
- */
+/* --- search.c: a worker without work looks around ----------------------------------------------------------------- */
 
 void search_init(struct search *search);
 /*
@@ -431,9 +429,7 @@ bool submit_blocks(const struct pool *pool, struct how how);
 enum submit_as { SUBMIT_TRIES, SUBMIT_LAST, SUBMIT_REFUSED };
 int submit_as_guest(struct pool *pool, const struct entry *entry, struct how how, enum submit_as as);
 
-/*
- * --- gauge.c: of a pool that cannot go away meanwhile ---------------------------------------------------------------
- */
+/* --- gauge.c: of a pool that cannot go away meanwhile ------------------------------------------------------------- */
 
 unsigned pool_running(const struct pool *pool);
 unsigned pool_busy(const struct pool *pool);

@@ -298,10 +298,7 @@ bool pool_help(struct pool *pool, int drop)
     return true;
 }
 
-/*
- * --- the end of a shift, or of the worker
- * -----------------------------------------------------------------------------
- */
+/* --- the end of a shift, or of the worker ------------------------------------------------------------------------- */
 
 /* Gives up its place among those that have begun, if there are more than `least`. */
 static bool settled_leave(struct pool *pool, uint32_t least)

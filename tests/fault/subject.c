@@ -162,9 +162,7 @@ void *calloc(size_t __nmemb, size_t __size)
 }
 #endif
 
-/*
- * --- the pool of a life, or its multi pool --------------------------------------------------------------------------
- */
+/* --- the pool of a life, or its multi pool ------------------------------------------------------------------------ */
 
 static int submit(struct life *life, void (*fn)(void *arg), void *arg)
 {
@@ -321,9 +319,7 @@ static void submit_batch(struct life *life)
         record[i]->verdict = i < taken ? 1 : -EAGAIN;
 }
 
-/*
- * --- the submitting threads beside the main one --------------------------------------------------------------------
- */
+/* --- the submitting threads beside the main one ------------------------------------------------------------------- */
 
 static pthread_t helper[HELPERS];
 static struct life *_Atomic helped;

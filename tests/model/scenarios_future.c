@@ -90,9 +90,7 @@ static bool ended_once(unsigned i)
     return scene.silent[i] ? fates <= 1 : fates == 1;
 }
 
-/*
- * --- one outcome ----------------------------------------------------------------------------------------------------
- */
+/* --- one outcome -------------------------------------------------------------------------------------------------- */
 
 /* Observer i looks at future 0 and notes what it saw. */
 static void observe(void *arg)
@@ -180,10 +178,7 @@ static void future_given_up(void)
     scene_close();
 }
 
-/*
- * --- waits that help, and those that cannot be
- * ------------------------------------------------------------------------
- */
+/* --- waits that help, and those that cannot be -------------------------------------------------------------------- */
 
 static int waits_for_next(void *arg, void **value)
 {
@@ -275,10 +270,7 @@ static void future_knot(void)
     scene_close();
 }
 
-/*
- * --- continuations
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- continuations ------------------------------------------------------------------------------------------------ */
 
 static int goes_on(void *arg, int result, void *value, void **next_value)
 {
@@ -448,10 +440,7 @@ static void then_orphans(void)
     scene_close();
 }
 
-/*
- * --- groups and retries
- * -------------------------------------------------------------------------------------------------
- */
+/* --- groups and retries ------------------------------------------------------------------------------------------- */
 
 static int member(void *arg)
 {
@@ -522,9 +511,7 @@ static void retry_cancel(void)
     scene_close();
 }
 
-/*
- * --- completion queues ----------------------------------------------------------------------------------------------
- */
+/* --- completion queues -------------------------------------------------------------------------------------------- */
 
 static struct {
     struct rp_cq *cq;
@@ -675,10 +662,7 @@ static void cq_fates(void)
     scene_close();
 }
 
-/*
- * --- strands
- * ------------------------------------------------------------------------------------------------------------
- */
+/* --- strands ------------------------------------------------------------------------------------------------------ */
 
 static struct {
     struct rp_strand *strand;
