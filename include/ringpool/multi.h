@@ -47,7 +47,8 @@ enum rp_strategy {
      * Each in turn, by each thread: of n * k submits in a row of a thread each of the n pools is given k, and of all
      * that T threads submit no pool is given more than T above another. Where in three quarters of the pools 32 tasks
      * or more wait, a thread that has come around stays with each pool for as many submits as wait in each of those, at
-     * most 128, until it has again; then it is 128 * T.
+     * most 128, until it has again or takes longer than half a microsecond for each; what a pool is given more by that
+     * goes to another one the next time. A batch is cut evenly for all pools, from the next one on.
      * A thread that submits to more than four multi pools may begin anew each time that it turns to another one. A full
      * pool is passed over (option no_skip: the turn goes to the least loaded).
      */

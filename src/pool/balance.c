@@ -20,11 +20,12 @@
 /* Submits; see bench/RESULTS.md. */
 #define STAY_LEAST 32U
 #define STAY_MOST 128U
+#define STAY_PACE_NS 16000 /* for STAY_PACED of them */
 #define LOOK_TURNS 16
 
 _Thread_local struct round balance_rounds[ROUNDS];
 
-struct round *balance_round(struct multi *multi, unsigned seats)
+struct round *balance_round_find(struct multi *multi, unsigned seats)
 {
     struct round *round = &balance_rounds[multi->serial % ROUNDS], *free = NULL;
 
@@ -36,7 +37,8 @@ struct round *balance_round(struct multi *multi, unsigned seats)
     }
     if (free && round->serial)
         round = free;
-    *round = (struct round){.serial = multi->serial, .turn = add_relaxed(&multi->rounds, 1) % seats}; /* only counts */
+    unsigned first = add_relaxed(&multi->rounds, 1) % seats; /* only counts */
+    *round = (struct round){.serial = multi->serial, .turn = first, .until = seats, .part = first};
     return round;
 }
 
@@ -49,11 +51,13 @@ struct round *balance_round(struct multi *multi, unsigned seats)
 void balance_around(const struct roster *roster, struct round *round)
 {
     unsigned arounds = round->arounds++, shallow = 0, stay = STAY_MOST;
+    bool stayed = round->stays;
 
-    if (roster->seats == 1 || (!round->stays && arounds % (LOOK_TURNS / roster->seats + 1)))
+    round->until = roster->seats;
+    round->stays = 0;
+    if (roster->seats == 1 || (!stayed && arounds % (LOOK_TURNS / roster->seats + 1)))
         return;
     unsigned at = round->looks++ % roster->seats;
-    round->stays = 0;
     for (unsigned i = 0; i < roster->seats; i++) {
         unsigned queued = runq_queued(&roster->seat[at].pool->runq);
         if (queued >= STAY_LEAST)
@@ -64,6 +68,22 @@ void balance_around(const struct roster *roster, struct round *round)
             at = 0;
     }
     round->stays = (uint16_t)(stay - 1);
+    round->paced_at = rp_now();
+}
+
+/*
+ * What waited when it looked tells nothing after a while, as when tasks came in a burst and now come one by one. The next
+ * way around begins with the pool after this one, so that it is not always the same that has had more by then.
+ */
+void balance_paced(struct round *round)
+{
+    int64_t now = rp_now();
+
+    if (now - round->paced_at > STAY_PACE_NS) {
+        round->left = round->stays = 0;
+        round->until = 1;
+    }
+    round->paced_at = now;
 }
 
 bool balance_room(const struct pool *pool)
@@ -149,22 +169,23 @@ static bool auto_sample(struct multi *multi, const struct roster *roster)
     return wanted != leaning && cas_relaxed(&multi->leaning, &leaning, wanted);
 }
 
-static struct choice automatic(struct multi *multi, const struct roster *roster, bool *switched)
+static struct choice automatic(struct multi *multi, const struct roster *roster, bool part, bool *switched)
 {
-    unsigned turn = balance_next_turn(multi, roster);
+    bool last = true;
+    unsigned turn = part ? balance_next_part(multi, roster) : balance_next_turn(multi, roster, &last);
 
-    if ((turn & roster->sample) == 0)
+    if (last && (turn & roster->sample) == 0)
         *switched = auto_sample(multi, roster);
     return load_relaxed(&multi->leaning) ? least(multi, roster) : balance_turn(multi, roster, turn); /* a mode */
 }
 
-struct choice balance_other(struct multi *multi, const struct roster *roster, bool *switched)
+struct choice balance_other(struct multi *multi, const struct roster *roster, bool part, bool *switched)
 {
     switch (load_relaxed(&multi->strategy)) { /* from now on means from when it is seen */
     case RP_LOCAL:
         return local(roster);
     case RP_AUTO:
-        return automatic(multi, roster, switched);
+        return automatic(multi, roster, part, switched);
     default:
         return least(multi, roster);
     }

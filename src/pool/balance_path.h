@@ -148,63 +148,82 @@ static inline struct choice balance_turn(const struct multi *multi, const struct
 struct round {
     uint32_t serial;         /* of the multi pool; 0: none */
     uint32_t turn;           /* the next */
-    uint16_t left;           /* more submits that go to that one before the last of its turn */
+    uint32_t until;          /* so many turns until it has come around */
+    uint32_t part;           /* whose turn it is to get a part of a batch */
+    uint16_t left;           /* more submits that go to the next turn's pool before the last of its turn */
     uint16_t stays;          /* what that is of each turn until it has come around */
     uint16_t arounds, looks; /* how often it has come around, and has looked then */
+    int64_t paced_at;        /* while it stays: when it was last looked at how fast it submits */
 };
 #define ROUNDS 4
 extern _Thread_local struct round balance_rounds[ROUNDS];
 
+/* How many submits lie between two of those looks. */
+#define STAY_PACED 32
+
 /* The thread's for this multi pool, or a new one, which begins with the pool after the last new one's. */
-struct round *balance_round(struct multi *multi, unsigned seats);
+struct round *balance_round_find(struct multi *multi, unsigned seats);
 /* It has come around: whether it stays with each pool for a while, see balance.c. */
 void balance_around(const struct roster *roster, struct round *round);
+/* It stays: not for longer if it submits too slowly for that. */
+void balance_paced(struct round *round);
 
-/* Whose turn it is. */
-static inline unsigned balance_next_turn(struct multi *multi, const struct roster *roster)
+static inline struct round *balance_round(struct multi *multi, const struct roster *roster)
 {
     struct round *round = &balance_rounds[multi->serial % ROUNDS];
 
-    if (unlikely(round->serial != multi->serial))
-        round = balance_round(multi, roster->seats);
-    unsigned turn = round->turn < roster->seats ? round->turn : 0; /* there were more */
+    return likely(round->serial == multi->serial) ? round : balance_round_find(multi, roster->seats);
+}
+
+/* Whose turn it is. *last: it goes on to the next one. */
+static inline unsigned balance_next_turn(struct multi *multi, const struct roster *roster, bool *last)
+{
+    struct round *round = balance_round(multi, roster);
+    unsigned turn = round->turn;
+
+    if (unlikely(turn >= roster->seats)) /* there were more */
+        turn = round->turn = round->left = 0;
+    *last = !round->left;
     if (round->left) {
-        round->left--;
+        if (unlikely(--round->left % STAY_PACED == 0))
+            balance_paced(round);
         return turn;
     }
-    round->turn = turn + 1;
-    if (round->turn == roster->seats) {
-        round->turn = 0;
+    round->turn = turn + 1 == roster->seats ? 0 : turn + 1;
+    if (--round->until == 0)
         balance_around(roster, round);
-    }
     round->left = round->stays;
     return turn;
 }
 
-/* So many more submits than one went to the latest choice. */
-static inline void balance_count(struct multi *multi, unsigned more)
+/* Whose turn it is to get a part of a batch. They go around by themselves, as each batch is cut for all pools alike. */
+static inline unsigned balance_next_part(struct multi *multi, const struct roster *roster)
 {
-    struct round *round = &balance_rounds[multi->serial % ROUNDS];
+    struct round *round = balance_round(multi, roster);
+    unsigned part = round->part < roster->seats ? round->part : 0; /* there were more */
 
-    if (round->serial == multi->serial)
-        round->left = round->left > more ? (uint16_t)(round->left - more) : 0;
+    round->part = part + 1;
+    return part;
 }
 
-/* What the strategy says. *switched: RP_AUTO has. */
-static inline __attribute__((always_inline)) struct choice balance_choose(struct multi *multi,
-                                                                          const struct roster *roster, bool *switched)
+/* What the strategy says for a task, or a part of a batch. *switched: RP_AUTO has. */
+static inline __attribute__((always_inline)) struct choice
+balance_choose(struct multi *multi, const struct roster *roster, bool part, bool *switched)
 {
+    bool last;
+
     if (unlikely(!roster || !roster->seats))
         return (struct choice){0};
     switch (load_relaxed(&multi->strategy)) { /* from now on means from when it is seen */
     case RP_ROUND_ROBIN:
-        return balance_turn(multi, roster, balance_next_turn(multi, roster));
+        return balance_turn(multi, roster,
+                            part ? balance_next_part(multi, roster) : balance_next_turn(multi, roster, &last));
     case RP_TWO_CHOICES:
         return (struct choice){balance_two(multi, roster), false};
     case RP_RANDOM:
         return (struct choice){&roster->seat[below((uint32_t)(random_next() >> 32), roster->seats)], true};
     default:
-        return balance_other(multi, roster, switched);
+        return balance_other(multi, roster, part, switched);
     }
 }
 

@@ -191,7 +191,7 @@ struct member *roster_hold(struct multi *multi, unsigned index);
 /* --- balance.c: in a section -------------------------------------------------------------------------------------- */
 
 /* balance_choose of balance_path.h by the strategies that look at many pools, or at who submits. */
-struct choice balance_other(struct multi *multi, const struct roster *roster, bool *switched);
+struct choice balance_other(struct multi *multi, const struct roster *roster, bool part, bool *switched);
 /* The least loaded of those with room, else of those that are open; NULL: there is none. */
 const struct seat *balance_least(const struct multi *multi, const struct roster *roster);
 /* Whether a task would be accepted now. */

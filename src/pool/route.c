@@ -358,7 +358,7 @@ static inline __attribute__((always_inline)) int route_inline(const struct rp_mu
         return route_custom(handle, (struct route){.entry = &own, .how = how, .at = at});
     }
     const struct roster *roster = load_acquire(&multi->roster);
-    struct choice choice = balance_choose(multi, roster, &switched);
+    struct choice choice = balance_choose(multi, roster, false, &switched);
     bool pass = lobby_pass(&multi->lobby);
     if (likely(choice.seat != NULL))
         tell_pool(at, choice.seat->pool);
@@ -450,7 +450,7 @@ static int route_part(const struct rp_multi *handle, const struct rp_task *tasks
         return rc ? rc : 1;
     }
     const struct roster *roster = load_acquire(&multi->roster);
-    struct choice choice = balance_choose(multi, roster, &switched);
+    struct choice choice = balance_choose(multi, roster, true, &switched);
     const struct seat *seat = choice.seat;
     if (!*size && seat)
         *size = (n + roster->seats - 1) / roster->seats;
@@ -458,9 +458,7 @@ static int route_part(const struct rp_multi *handle, const struct rp_task *tasks
         seat = balance_from(multi, roster, (unsigned)(seat - roster->seat));
     bool pass = lobby_pass(&multi->lobby);
     unsigned taken = seat && pass ? submit_fast_batch(seat->pool, tasks, n < *size ? n : *size) : 0;
-    if (taken)
-        balance_count(multi, taken - 1);
-    else
+    if (!taken)
         taken = !(rc = route_slow(route, seat, pass));
     if (switched)
         tell_switch(handle);

@@ -192,8 +192,10 @@ static bool take_turns(struct pool *pool, struct search *search)
         int64_t now = rp_now();
         if (now - before < TURN_ALONE_NS) { /* nobody else wants the CPU */
             wait_ns(TURN_GATHER_NS);
-            if (runq_incoming(&pool->runq))
+            if (runq_incoming(&pool->runq)) {
+                search->refrain /= 2;
                 return true;
+            }
         }
         if (now - before > TURN_LONG_NS) {
             search->refrain = search->refrain ? 2 * search->refrain : REFRAIN_LEAST;

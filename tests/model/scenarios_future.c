@@ -246,6 +246,83 @@ static void future_places(void)
     scene_close();
 }
 
+static int waits_for_last_two(void *arg, void **value)
+{
+    *value = arg;
+    scene.ran[NUMBER(arg)]++;
+    for (unsigned i = MOST - 2; i < MOST; i++)
+        rp_future_get(scene.future[i], NULL);
+    return 7;
+}
+
+static void run_or_cancel(void *arg)
+{
+    unsigned i = NUMBER(arg);
+    struct rp_future *future = scene.future[i];
+
+    if (chance(6)) {
+        rp_future_cancel(future);
+    } else {
+        int rc = rp_future_run(future);
+        must(rc == 0 || rc == -EALREADY || rc == -ESHUTDOWN, "run of %u: %d", i, rc);
+    }
+    if (chance(2)) {
+        scene.future[i] = NULL;
+        rp_future_destroy(future);
+    }
+}
+
+static void make_of_class(unsigned i, bool classes)
+{
+    static const int priorities[] = {RP_PRIO_NORMAL, RP_PRIO_NORMAL, RP_PRIO_HIGH, RP_PRIO_LOW};
+    const struct rp_task task = {
+        .arg = ARG(i), .dropped = dropped, .ctx = scene.ctx, .priority = classes ? priorities[choose(4)] : 0};
+    int rc = rp_pool_submit_future_task(ledger.pool, plain, &task, &scene.future[i]);
+
+    must(rc == 0, "submit of future %u: %d", i, rc);
+}
+
+/*
+ * The same beside a worker that helps, cancels, handles that are given up, tasks that discard the oldest, and a release:
+ * each meets one fate.
+ */
+static void future_places_harsh(void)
+{
+    unsigned n = 3 + choose(3), capacity = 1 + choose(2);
+    bool helps = chance(2), releases = chance(4), discards = !releases && chance(3), classes = chance(2);
+
+    scene_open(capacity, &(struct rp_pool_options){.queue_depth = n + 3 + choose(2) - capacity,
+                                                   .max_extra = choose(2),
+                                                   .release_policy = chance(2) ? RP_RELEASE_DROP : RP_RELEASE_RUN});
+    if (chance(4))
+        must(rp_ctx_create(&scene.ctx, NULL, 0) == 0, "no context");
+    for (unsigned i = 0; i < n; i++)
+        make_of_class(i, classes);
+    if (helps) {
+        make(MOST - 2, plain);
+        make(MOST - 1, plain);
+        make(MOST - 3, waits_for_last_two);
+    }
+    for (unsigned i = 0; i < n; i++)
+        actor("runner", run_or_cancel, ARG(i));
+    for (int i = 0; discards && i < 3; i++) {
+        struct chore *job = job_new();
+        job->overload = RP_OVERLOAD_DISCARD_OLDEST;
+        actor("discarder", submit_job, job);
+    }
+    if (releases)
+        actor("releaser", release, NULL);
+    if (!releases)
+        scene_settled();
+    actors_join();
+    if (releases)
+        released();
+    for (unsigned i = 0; i < n; i++)
+        must(scene.ran[i] + scene.dropped[i] <= 1, "future %u: ran %u, dropped %u", i, scene.ran[i], scene.dropped[i]);
+    rp_ctx_destroy(scene.ctx);
+    scene_close();
+}
+
 static int waits_for_other(void *arg, void **value)
 {
     unsigned i = NUMBER(arg);
@@ -868,6 +945,7 @@ const struct scenario scenarios_future[] = {
     {"future-help", "workers that wait for tasks of their pool run them", future_help},
     {"future-places", "threads run futures that wait in the queue, and leave each other's entries in their places",
      future_places},
+    {"future-places-harsh", "so they do beside helpers, cancels, discards and a release", future_places_harsh},
     {"future-knot", "two tasks that wait for each other are told", future_knot},
     {"future-then", "a continuation gets its source's end, once, whenever it was tied", future_then},
     {"then-release", "a release waits for continuations or drops them", then_release},

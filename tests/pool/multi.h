@@ -62,6 +62,19 @@ static inline void hold(struct rp_multi *multi, struct gate *gate, unsigned n)
 }
 
 /* Holds n workers of one pool, past the strategy. */
+/* What the pool given most got more than the one given least. */
+static inline unsigned spread(struct rp_multi *multi, unsigned pools)
+{
+    unsigned most = 0, least = UINT_MAX;
+
+    for (unsigned i = 0; i < pools; i++) {
+        unsigned n = given(multi, i);
+        most = n > most ? n : most;
+        least = n < least ? n : least;
+    }
+    return most - least;
+}
+
 static inline void hold_pool(struct rp_multi *multi, unsigned index, struct gate *gate, unsigned n)
 {
     uint32_t before = load_seq(&gate->inside);

@@ -51,19 +51,6 @@ static void take_at_once(struct taker *takers, unsigned n)
     }
 }
 
-/* What the pool given most got more than the one given least. */
-static unsigned spread(struct rp_multi *multi, unsigned pools)
-{
-    unsigned most = 0, least = UINT_MAX;
-
-    for (unsigned i = 0; i < pools; i++) {
-        unsigned n = given(multi, i);
-        most = n > most ? n : most;
-        least = n < least ? n : least;
-    }
-    return most - least;
-}
-
 /* A thread's n * k submits are, wherever in its way around they begin. */
 Test(multi_round_robin, is_exact_from_anywhere_on)
 {
@@ -95,72 +82,6 @@ Test(multi_round_robin, is_exact_over_all_threads)
     take_at_once(takers, TAKERS);
     for (unsigned i = 0; i < 5; i++)
         cr_assert_eq(given(multi, i), TAKERS * TAKES / 5);
-    open_and_end(multi, &gate);
-}
-
-/*
- * With 32 or more waiting in each pool a thread stays with each for about as many, 128 at most, and each gets its
- * share.
- */
-/* Submits so many that stay to four pools: the most that one was given in a row. */
-static unsigned longest_stay(struct rp_multi *multi, struct gate *gate, unsigned submits)
-{
-    unsigned last = UINT_MAX, stay = 0, most = 0;
-
-    for (unsigned k = 0; k < submits; k++) {
-        unsigned before[4], to = 0;
-        for (unsigned i = 0; i < 4; i++)
-            before[i] = given(multi, i);
-        hold(multi, gate, 1);
-        while (to < 3 && given(multi, to) == before[to])
-            to++;
-        stay = to == last ? stay + 1 : 1;
-        most = stay > most ? stay : most;
-        last = to;
-    }
-    return most;
-}
-
-Test(multi_round_robin, stays_with_each_pool_where_tasks_queue)
-{
-    struct rp_pool_options pool = {.queue_depth = 4096};
-    struct gate gate = {0};
-    struct rp_multi *multi = multi_make(4, 1, RP_ROUND_ROBIN, &(struct rp_multi_options){.pool = &pool});
-
-    for (unsigned i = 0; i < 4; i++)
-        hold_pool(multi, i, &gate, 1);
-    hold(multi, &gate, 4 * 31);
-    cr_assert_eq(longest_stay(multi, &gate, 4), 1, "each in turn while 31 wait");
-    hold(multi, &gate, 4 * 6); /* by now it has looked */
-    unsigned wait = given(multi, 0), stay = longest_stay(multi, &gate, 4 * 32);
-    cr_assert_geq(stay, 32, "%u in a row where %u wait", stay, wait);
-    cr_assert_leq(stay, wait + 5, "%u in a row where %u wait", stay, wait);
-    cr_assert_leq(spread(multi, 4), wait + 5);
-    stay = longest_stay(multi, &gate, 4 * 512);
-    cr_assert_eq(stay, 128, "%u in a row where many wait", stay);
-    cr_assert_leq(spread(multi, 4), 128);
-    open_and_end(multi, &gate);
-}
-
-/* One that is full for it hangs does not make a thread stay with the others, where tasks are taken at once. */
-Test(multi_round_robin, stays_with_none_for_a_pool_that_hangs)
-{
-    struct rp_pool_options pool = {.queue_depth = 64};
-    struct gate gate = {0};
-    struct rp_multi *multi = multi_make(4, 64, RP_ROUND_ROBIN, &(struct rp_multi_options){.pool = &pool});
-    unsigned before[4];
-
-    hold_pool(multi, 0, &gate, 64);
-    for (unsigned i = 0; i < 64; i++)
-        cr_assert_eq(rp_pool_submit(rp_multi_pool(multi, 0), gate_pass, &gate), 0);
-    cr_assert_eq(rp_pool_try_submit(rp_multi_pool(multi, 0), gate_pass, &gate), -EAGAIN);
-    for (unsigned round = 0; round < 12; round++) {
-        for (unsigned i = 1; i < 4; i++)
-            before[i] = given(multi, i);
-        hold(multi, &gate, 4); /* 0 is passed over for 1, 2 and 3 */
-        for (unsigned i = 1; i < 4; i++)
-            cr_assert_geq(given(multi, i), before[i] + 1);
-    }
     open_and_end(multi, &gate);
 }
 
