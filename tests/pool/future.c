@@ -2,7 +2,7 @@
  * A future: one outcome that all observers agree on, whether its task returns, panics, is dropped, cancelled or out of
  * time; memory that is short, forks, and typed wrappers.
  */
-#include "pool/futures.h"
+#include "futures.h"
 
 #include <ringpool/context.h>
 

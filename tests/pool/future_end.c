@@ -2,7 +2,7 @@
  * How futures end: all that can see an end see the same one, whatever raced for it; continuations count for a release;
  * and a wait for one of several holds where the kernel cannot wait for several words, or memory is short.
  */
-#include "pool/futures.h"
+#include "futures.h"
 
 #include <ringpool/completion.h>
 #include <ringpool/context.h>

@@ -1,7 +1,7 @@
 /*
  * Continuations of futures: they go on with result and value, in constant stack, however those before them ended.
  */
-#include "pool/futures.h"
+#include "futures.h"
 
 Test(future, then_goes_on_with_result_and_value)
 {

@@ -1,7 +1,7 @@
 /*
  * Waits for futures: for one or all of several, and inside of tasks, where they help, sleep, or say why they cannot.
  */
-#include "pool/futures.h"
+#include "futures.h"
 
 /* --- several ------------------------------------------------------------------------------------------------------ */
 

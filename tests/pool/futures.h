@@ -5,7 +5,7 @@
 #ifndef TESTS_POOL_FUTURES_H
 #define TESTS_POOL_FUTURES_H
 
-#include "pool/life.h"
+#include "life.h"
 
 #include <ringpool/future.h>
 
