@@ -84,7 +84,7 @@ struct rp_future {
     struct watch ctx_watch;       /* of the tree's lock: while it is queued */
     struct cds_list_head member;  /* G */
 
-    /* From here on with anything in it until it is used. */
+    /* From here on with anything in it until it is used; what stands above is set by future_create, each by itself. */
     struct rp_future *ready_next; /* of the thread that will start it */
     struct rp_future *done_next;  /* of the thread that fires its watches */
     struct entry swapped;         /* published by `place` */

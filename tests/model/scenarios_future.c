@@ -318,7 +318,7 @@ static void future_places_harsh(void)
     if (releases)
         released();
     for (unsigned i = 0; i < n; i++)
-        must(scene.ran[i] + scene.dropped[i] <= 1, "future %u: ran %u, dropped %u", i, scene.ran[i], scene.dropped[i]);
+        must(scene.ran[i] + scene.dropped[i] == 1, "future %u: ran %u, dropped %u", i, scene.ran[i], scene.dropped[i]);
     rp_ctx_destroy(scene.ctx);
     scene_close();
 }
