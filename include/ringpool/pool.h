@@ -14,8 +14,7 @@
  * otherwise. Every function may race with every other on the same pool, with rp_pool_destroy too if it began before
  * that one returned. Return codes that all of them share:
  *   -EINVAL     an argument is out of its range (a NULL pool too), and nothing happened
- *   -ENOMEM     memory is short; nothing happened. For a thread that calls ringpool for the first time this may also
- *               mean that it could not be registered as an RCU reader
+ *   -ENOMEM     memory is short; nothing happened
  *   -ECHILD     the pool was made before this process was forked: make a new one here, destroy only frees this one
  *   -ESHUTDOWN  the pool is released (rp_pool_reboot opens it again) or destroyed
  */

@@ -203,6 +203,8 @@ static void end_round(void *unused)
 
 void rcu_thread_ends(void)
 {
+    if (!rcu_attached())
+        return;
     rp_lock_acquire(&attach_lock);
     if (!ending_key_made)
         ending_key_made = pthread_key_create(&ending_key, end_round) == 0;
@@ -224,19 +226,18 @@ static void await_ending(void)
         futex_wait(&ending, n, patience);
 }
 
+/* Not in a section: it would end as another kind than it began. */
 int rcu_attach_slow(void)
 {
     int saved = errno;
     int rc = fork_install();
 
-    if (rc == 0) {
+    if (rc == 0 && !phases_inside()) {
         rp_lock_acquire(&attach_lock);
         if ((slots_free || arena_may_grow()) && value_may_be_set()) {
             urcu_bp_register_thread();
             learn_slot();
             find_key();
-        } else {
-            rc = -ENOMEM;
         }
         rp_lock_release(&attach_lock);
     }
@@ -249,6 +250,7 @@ void rcu_wait(void)
     int saved = errno;
 
     urcu_bp_synchronize_rcu();
+    phases_wait();
     RCU_TSAN_ACQUIRE();
     errno = saved;
 }
@@ -261,18 +263,21 @@ void rcu_fork_prepare(void)
 {
     rp_lock_acquire(&attach_lock);
     await_ending();
+    phases_fork_prepare();
     urcu_bp_before_fork();
 }
 
 void rcu_fork_parent(void)
 {
     urcu_bp_after_fork_parent();
+    phases_fork_parent();
     rp_lock_release(&attach_lock);
 }
 
 void rcu_fork_child(void)
 {
     urcu_bp_after_fork_child();
+    phases_fork_child();
     store_seq(&ending, my_ending != NOT_ENDING); /* of the others there is none */
     rp_lock_release(&attach_lock);
 }

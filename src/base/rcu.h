@@ -6,8 +6,8 @@
  * of threads which do not exist after a fork.
  *
  * What bp does wrong for a library is met here: it aborts the process when the mapping for its registry cannot be had.
- * rcu_attach() registers the calling thread explicitly and first makes sure that such a mapping can be had; it returns
- * -ENOMEM instead.
+ * rcu_attach() registers the calling thread explicitly and first makes sure that such a mapping can be had. If it
+ * cannot, the thread stays as it is: sections of one that is not registered are counted, and waited for, by phases.h.
  *
  * The read side is inlined from liburcu's static header, without _LGPL_SOURCE: its two functions are of the few that
  * the header itself offers to code under any licence (fewer than ten lines). URCU_INLINE_SMALL_FUNCTIONS says the same
@@ -30,6 +30,7 @@ static inline RCU_UNCHECKED void _urcu_bp_read_unlock(void);
 #include <urcu/static/urcu-bp.h>
 
 #include "base/atomic.h"
+#include "base/phases.h"
 
 #if defined(__SANITIZE_THREAD__)
 #define RCU_TSAN 1
@@ -57,40 +58,53 @@ extern char rcu_tsan_tag;
 /* The rest of rcu_attach(). */
 int rcu_attach_slow(void);
 
+/* Whether the calling thread is registered. async-signal-safe. */
+static inline bool rcu_attached(void)
+{
+    return URCU_TLS(urcu_bp_reader) != NULL;
+}
+
 /*
- * Registers the calling thread as a reader, once; afterwards one thread-local load. 0 or -ENOMEM. Any thread.
+ * Registers the calling thread as a reader, once; afterwards one thread-local load. 0, also without memory: then its
+ * sections cost more, and each call tries again; -ENOMEM: the handlers of forks could not be installed, which no thread
+ * meets after another one's 0. Any thread.
  *
  * The load is of bp's own word, not of a flag beside it: bp clears it in its thread-exit destructor, and destructors
  * of other thread-specific data may come after that one and attach again.
  */
 static inline int rcu_attach(void)
 {
-    return __builtin_expect(URCU_TLS(urcu_bp_reader) != NULL, 1) ? 0 : rcu_attach_slow();
+    return __builtin_expect(rcu_attached(), 1) ? 0 : rcu_attach_slow();
 }
 
-/* Brackets a read-side section. The thread must be attached. Sections nest; nothing inside may sleep. */
+/*
+ * Brackets a read-side section. Cheap for an attached thread; one that was not has rcu_attach() behind it all the same,
+ * or is of a pool's whose creator has. Sections nest; nothing inside may sleep.
+ */
 static inline void rcu_enter(void)
 {
-#ifdef __clang_analyzer__
-    if (!URCU_TLS(urcu_bp_reader)) /* it does not look into liburcu, which would register an unattached thread here */
-        __builtin_unreachable();
-#endif
-    _urcu_bp_read_lock();
+    if (__builtin_expect(rcu_attached(), 1))
+        _urcu_bp_read_lock();
+    else
+        phases_enter();
 }
 
-/* Whether the calling thread, which is attached, is in a section. async-signal-safe. */
+/* Whether the calling thread is in a section. async-signal-safe. */
 static inline bool rcu_inside(void)
 {
-    return URCU_TLS(urcu_bp_reader) && _urcu_bp_read_ongoing();
+    return rcu_attached() ? _urcu_bp_read_ongoing() : phases_inside();
 }
 
 static inline void rcu_exit(void)
 {
     RCU_TSAN_RELEASE();
-    _urcu_bp_read_unlock();
+    if (__builtin_expect(rcu_attached(), 1))
+        _urcu_bp_read_unlock();
+    else
+        phases_exit();
 }
 
-/* Waits until all sections that run now have ended. The caller must be attached and outside a section. */
+/* Waits until all sections that run now have ended. The caller is in none. */
 void rcu_wait(void);
 
 /*

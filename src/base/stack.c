@@ -1,10 +1,12 @@
 /*
- * Thread stacks: one mapping each, whose lowest page is never made accessible, so that an overflow faults instead of
- * reaching a neighbour.
+ * Thread stacks: each with a page below that is not accessible, so that an overflow faults instead of reaching a
+ * neighbour. It is set before anybody is given the stack.
  *
- * The mapping starts without access and all but the guard page is opened afterwards: at no time does a stack exist
- * without its guard. Huge pages are refused, as an idle worker would otherwise hold 2 MiB instead of two pages. All
- * functions keep errno.
+ * Since Linux 6.13 such a page can be marked in the page tables. Before that it is a mapping of its own, which splits
+ * the one around it: two mappings a stack, of which a process has 65,530 by default, and more work for the kernel than
+ * all else that a stack takes. A slab is one mapping for many stacks, of which the last one is taken first.
+ *
+ * Huge pages are refused, as an idle worker would otherwise hold 2 MiB instead of two pages. All functions keep errno.
  */
 #include "base/stack.h"
 
@@ -12,6 +14,7 @@
 
 #include <errno.h>
 #include <link.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -21,35 +24,94 @@ static size_t page_size(void)
     return (size_t)sysconf(_SC_PAGESIZE);
 }
 
-int stack_map(struct stack *stack, size_t size, size_t above)
+/* Bytes above a stack, and of a stack with those and its guard page; 0: more than there can be. */
+static size_t above_bytes(size_t above)
+{
+    return (above + CACHE_APART - 1) & ~(size_t)(CACHE_APART - 1);
+}
+
+static size_t whole_bytes(size_t size, size_t above)
 {
     const size_t page = page_size();
+
+    if (size > SIZE_MAX / 2 || above > SIZE_MAX / 4)
+        return 0;
+    return page + (((size ? size : 1) + above_bytes(above) + page - 1) & ~(page - 1));
+}
+
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102
+#endif
+
+/* Makes a page inaccessible. */
+static bool guard_set(char *at, size_t page)
+{
+    static _Atomic uint32_t splits; /* a hint: marking is not to be had */
+
+    if (!load_relaxed(&splits)) {
+        if (madvise(at, page, MADV_GUARD_INSTALL) == 0)
+            return true;
+        if (errno == EINVAL) /* an older kernel, or all memory is locked */
+            store_relaxed(&splits, 1);
+    }
+    return mprotect(at, page, PROT_NONE) == 0;
+}
+
+/* NULL: memory or mappings are exhausted. */
+static char *reserve(size_t bytes)
+{
     const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_NORESERVE;
+    char *map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
+
+    if (map == MAP_FAILED)
+        return NULL;
+    (void)madvise(map, bytes, MADV_NOHUGEPAGE); /* EINVAL on a kernel without huge pages */
+    return map;
+}
+
+void stack_slab_map(struct stack_slab *slab, size_t size, size_t above, unsigned n)
+{
     int saved = errno;
-    char *map;
 
-    if (size > SIZE_MAX / 2 || above > SIZE_MAX / 4) {
-        return -ENOMEM;
-    }
-    above = (above + CACHE_APART - 1) & ~(size_t)(CACHE_APART - 1);
-    size = ((size ? size : 1) + above + page - 1) & ~(page - 1);
-    map = mmap(NULL, page + size, PROT_NONE, flags, -1, 0);
-    if (map == MAP_FAILED) {
-        goto failed;
-    }
-    if (mprotect(map + page, size, PROT_READ | PROT_WRITE)) {
-        (void)munmap(map, page + size);
-        goto failed;
-    }
-    (void)madvise(map + page, size, MADV_NOHUGEPAGE); /* EINVAL on a kernel without huge pages */
-    *stack = (struct stack){.base = map + page, .size = size - above, .above = above};
+    *slab = (struct stack_slab){.each = whole_bytes(size, above)};
+    if (slab->each && slab->each <= SIZE_MAX / 2 / n && (slab->start = reserve(n * slab->each)))
+        slab->left = n;
     errno = saved;
-    return 0;
+}
 
-failed:
-    /* EAGAIN is a memory limit too: of locked memory, after mlockall(MCL_FUTURE). */
+void stack_slab_unmap(struct stack_slab *slab)
+{
+    int saved = errno;
+
+    /* If it can be cut out only by one mapping more, which is one too many, it stays: address space, no memory. */
+    if (slab->left)
+        (void)munmap(slab->start, slab->left * slab->each);
+    *slab = (struct stack_slab){0};
     errno = saved;
-    return -ENOMEM;
+}
+
+int stack_map(struct stack *stack, size_t size, size_t above, struct stack_slab *slab)
+{
+    const size_t page = page_size(), whole = whole_bytes(size, above);
+    const bool of_slab = slab && slab->left && slab->each == whole;
+    int saved = errno, rc = -ENOMEM; /* EAGAIN is a memory limit too: of locked memory, after mlockall(MCL_FUTURE) */
+    char *map = NULL;
+
+    if (of_slab)
+        map = (char *)slab->start + (slab->left - 1) * whole;
+    else if (whole)
+        map = reserve(whole);
+    if (map && guard_set(map, page)) {
+        size_t owned = above_bytes(above);
+        *stack = (struct stack){.base = map + page, .size = whole - page - owned, .above = owned};
+        rc = 0;
+        if (of_slab)
+            slab->left--;
+    } else if (map && !of_slab) {
+        (void)munmap(map, whole);
+    }
+    errno = saved;
+    return rc;
 }
 
 void stack_unmap(struct stack *stack)

@@ -19,12 +19,29 @@ struct stack {
  */
 size_t stack_tls_size(void);
 
+/* Address space for stacks of one size that are to be mapped one after the other. */
+struct stack_slab {
+    void *start; /* the stacks that are left, each with the guard page below it */
+    size_t each; /* bytes of one */
+    unsigned left;
+};
+
+/*
+ * So that mapping a stack is one system call instead of three: for `n`, at least 1, of what stack_map is asked for.
+ * Without address space for them the slab is empty, and each stack is mapped by itself.
+ */
+void stack_slab_map(struct stack_slab *slab, size_t size, size_t above, unsigned n);
+
+/* What is left of it; the stacks that were taken stay as they are. */
+void stack_slab_unmap(struct stack_slab *slab);
+
 /*
  * Maps a stack of at least `size` bytes, and above it at least `above` zeroed bytes for its owner, who finds them at
  * stack_above(), aligned to CACHE_APART. They lie in the page that any thread touches first, so what is kept there
- * costs an idle thread next to nothing. 0; -ENOMEM: memory or mappings (vm.max_map_count) are exhausted.
+ * costs an idle thread next to nothing. It comes out of the slab, if that is not NULL, has one left and is for such. 0;
+ * -ENOMEM: memory or mappings (vm.max_map_count) are exhausted.
  */
-int stack_map(struct stack *stack, size_t size, size_t above);
+int stack_map(struct stack *stack, size_t size, size_t above, struct stack_slab *slab);
 
 static inline void *stack_above(const struct stack *stack)
 {

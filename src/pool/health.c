@@ -48,9 +48,7 @@ static struct finding examine(struct multi *multi, struct pool *pool)
     int64_t before = rp_now() - multi->options.hang_ns;
 
     f.flight = runq_flight(&pool->runq) > 0;
-    rp_lock_acquire(&pool->lock);
-    f.failing = pool->retry_ns != 0;
-    rp_lock_release(&pool->lock);
+    f.failing = load_relaxed(&pool->retry_ns) != 0; /* a report's figure */
     rcu_enter();
     unsigned used = load_acquire(&pool->table.used);
     for (unsigned i = 0; i < used; i++) {

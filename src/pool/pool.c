@@ -212,7 +212,7 @@ void ender_join(struct ender *me)
 static void drop_stranded(struct pool *pool, uint32_t failures)
 {
     while (load_seq(&pool->failures) - failures < STRANDED_TRIES) {
-        if (load_seq(&pool->alive) || !runq_ready(&pool->runq) || !worker_add(pool, false))
+        if (load_seq(&pool->alive) || !runq_ready(&pool->runq) || !worker_add(pool, NULL))
             return;
     }
     while (!load_seq(&pool->alive) && pool_help(pool, -ESHUTDOWN))
@@ -505,6 +505,8 @@ static int pool_init(struct pool *pool, unsigned capacity, const struct rp_pool_
     CDS_INIT_LIST_HEAD(&pool->victim);
     room_init(&pool->room);
     pthread_attr_init(&pool->attr);
+    if ((rc = worker_signals(&pool->attr)))
+        return rc;
     if (o->cpus && (rc = -pthread_attr_setaffinity_np(&pool->attr, o->cpus_size, o->cpus)))
         return rc;
     if (o->contain_signals && (rc = panic_contain_signals()))

@@ -202,7 +202,7 @@ struct pool {
     _Atomic uint32_t spawn_failing; /* 1: the retry timer looks after tasks without a worker */
     _Atomic uint32_t failures;      /* workers that could not be made, or not begin */
     _Atomic uint32_t dropping;      /* released with RP_RELEASE_DROP: a queued task is dropped at its dequeue */
-    int64_t retry_ns;               /* l */
+    _Atomic int64_t retry_ns;       /* l: how long the last of a row of failures waits for the next try, 0: none */
 
     _Atomic uint32_t guests;     /* calls that are in the pool outside of an RCU section; GUESTS_AWAITED */
     _Atomic uint32_t ended;      /* futex: bumped when something that an ender waits for may be true */
@@ -301,10 +301,12 @@ void guest_leave(struct pool *pool);
 
 /* All of these outside of an RCU section. */
 
+/* What `attr` has its threads take of signals. */
+int worker_signals(pthread_attr_t *attr);
 /* Makes one worker that alive (and, if `searching`, the idle word) counts already. A failure uncounts it. */
 int worker_spawn(struct pool *pool, bool searching);
-/* Counts and makes one, -EAGAIN at the target. */
-int worker_add(struct pool *pool, bool searching);
+/* Counts and makes one that does not search, -EAGAIN at the target; its stack of the slab, if that is not NULL. */
+int worker_add(struct pool *pool, struct stack_slab *slab);
 /* Makes sure that at least one worker lives. */
 int worker_ensure(struct pool *pool);
 /* Makes workers until n live or the target is reached; the error if one could not be made. Stops at a close. */

@@ -116,18 +116,10 @@ bool retry_again(struct rp_future *future)
     return again;
 }
 
-/*
- * Whoever disarms the timer has its hold; the end gives it up. It may post a completion, for which a thread of the
- * user's must be known to RCU: where there is no memory for that the timer goes off at once instead, and the reactor
- * ends it.
- */
+/* Whoever disarms the timer has its hold; the end gives it up. */
 void retry_cancelled(struct rp_future *future)
 {
-    if (!timer_cancel(&future->retry->timer))
-        return;
-    if (rcu_attach())
-        timer_arm(&future->retry->timer, rp_now());
-    else
+    if (timer_cancel(&future->retry->timer))
         future->job.ops->end(&future->job, -ECANCELED);
 }
 

@@ -21,6 +21,7 @@
 
 /* How many descriptors a spawn looks at: a thread that has just retired may not be gone yet. */
 #define CACHE_TRIES 8
+#define SLAB_MOST 64 /* stacks of one mapping, where many workers are made */
 #define RETRY_FIRST_NS INT64_C(1000000)
 #define RETRY_MOST_NS INT64_C(1000000000)
 
@@ -38,10 +39,10 @@ void worker_unmap(struct worker *worker)
 
 /* --- descriptors: each right above its worker's stack, as nearly all of a page is free there ---------------------- */
 
-static int descriptor_create(struct pool *pool, struct worker **out)
+static int descriptor_create(struct pool *pool, struct stack_slab *slab, struct worker **out)
 {
     struct stack stack;
-    int rc = stack_map(&stack, pool->stack_size, sizeof(struct worker));
+    int rc = stack_map(&stack, pool->stack_size, sizeof(struct worker), slab);
 
     if (rc)
         return rc;
@@ -121,22 +122,21 @@ static void cache_put_locked(struct pool *pool, struct worker *worker)
 /* --- threads ---------------------------------------------------------------------------------------------------- */
 
 /* Workers take no asynchronous signal; those that a thread's own instruction raises cannot be blocked. */
-static void worker_signals(sigset_t *set)
+int worker_signals(pthread_attr_t *attr)
 {
     static const int raised[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT};
+    sigset_t set;
 
-    sigfillset(set);
+    sigfillset(&set);
     for (size_t i = 0; i < sizeof(raised) / sizeof(raised[0]); i++)
-        sigdelset(set, raised[i]);
+        sigdelset(&set, raised[i]);
+    return -pthread_attr_setsigmask_np(attr, &set);
 }
 
 static int thread_start(struct pool *pool, struct worker *worker)
 {
-    sigset_t mask, before;
     pthread_t thread; /* the worker keeps its own id at its end: this copy may be late */
 
-    worker_signals(&mask);
-    pthread_sigmask(SIG_SETMASK, &mask, &before); /* the worker inherits it */
     fork_hold_off();
     rp_lock_acquire(&pool->attr_lock);
     int rc = pthread_attr_setstack(&pool->attr, worker->stack.base, worker->stack.size);
@@ -144,7 +144,6 @@ static int thread_start(struct pool *pool, struct worker *worker)
         rc = pthread_create(&thread, &pool->attr, worker_main, worker);
     rp_lock_release(&pool->attr_lock);
     fork_let_go();
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
     return -rc;
 }
 
@@ -160,20 +159,20 @@ void worker_failed(struct pool *pool, bool searching, int rc)
     sub_seq(&pool->alive, 1);
     if (searching) {
         uint64_t word = sub_seq(&pool->idle.word, IDLE_SEARCHER);
-        if (idle_searching(word) == 1 && idle_top(word) && runq_ready(&pool->runq) && !rcu_attach())
+        if (idle_searching(word) == 1 && idle_top(word) && runq_ready(&pool->runq))
             idle_call_one(pool);
     }
     worker_retry_later(pool, rc);
     pool_notify_enders(pool);
 }
 
-static int spawn_counted(struct pool *pool, bool searching)
+static int spawn_counted(struct pool *pool, bool searching, struct stack_slab *slab)
 {
     struct worker *worker = cache_take(pool);
     int rc = 0;
 
     if (!worker)
-        rc = descriptor_create(pool, &worker);
+        rc = descriptor_create(pool, slab, &worker);
     if (rc)
         return rc;
     worker->born_searching = searching;
@@ -195,16 +194,21 @@ static int spawn_counted(struct pool *pool, bool searching)
     return rc;
 }
 
-int worker_spawn(struct pool *pool, bool searching)
+static int spawn(struct pool *pool, bool searching, struct stack_slab *slab)
 {
-    int rc = spawn_counted(pool, searching);
+    int rc = spawn_counted(pool, searching, slab);
 
     if (rc)
         worker_failed(pool, searching, rc);
     return rc;
 }
 
-int worker_add(struct pool *pool, bool searching)
+int worker_spawn(struct pool *pool, bool searching)
+{
+    return spawn(pool, searching, NULL);
+}
+
+int worker_add(struct pool *pool, struct stack_slab *slab)
 {
     uint32_t alive = load_seq(&pool->alive);
 
@@ -212,7 +216,7 @@ int worker_add(struct pool *pool, bool searching)
         if (alive >= load_seq(&pool->target))
             return -EAGAIN;
     } while (!cas_seq(&pool->alive, &alive, alive + 1));
-    return worker_spawn(pool, searching);
+    return spawn(pool, false, slab);
 }
 
 /* The worker counts as searching, so that the task which it is made for does not make another. */
@@ -234,15 +238,18 @@ int worker_ensure(struct pool *pool)
 int worker_fill(struct pool *pool, unsigned n)
 {
     uint32_t alive = load_seq(&pool->alive);
+    struct stack_slab slab = {0};
+    int rc = 0;
 
-    for (unsigned tries = n > alive ? n - alive : 0; tries; tries--) {
+    for (unsigned tries = n > alive ? n - alive : 0; tries && !rc; tries--) {
         if (runq_closed(&pool->runq) || (load_seq(&pool->populating) && load_seq(&pool->begin_error)))
-            return 0;
-        int rc = worker_add(pool, false);
-        if (rc)
-            return load_seq(&pool->alive) >= load_seq(&pool->target) ? 0 : rc;
+            break;
+        if (!slab.left && tries > 1)
+            stack_slab_map(&slab, pool->stack_size, sizeof(struct worker), tries < SLAB_MOST ? tries : SLAB_MOST);
+        rc = worker_add(pool, &slab);
     }
-    return 0;
+    stack_slab_unmap(&slab);
+    return rc && load_seq(&pool->alive) >= load_seq(&pool->target) ? 0 : rc;
 }
 
 /* --- trying again ----------------------------------------------------------------------------------------------- */
@@ -254,9 +261,11 @@ int worker_fill(struct pool *pool, unsigned n)
 void worker_retry_later(struct pool *pool, int rc)
 {
     rp_lock_acquire(&pool->lock);
-    bool first = pool->retry_ns == 0;
-    pool->retry_ns = first ? RETRY_FIRST_NS : pool->retry_ns * 2 < RETRY_MOST_NS ? pool->retry_ns * 2 : RETRY_MOST_NS;
-    int64_t due = rp_after(pool->retry_ns);
+    int64_t last = load_relaxed(&pool->retry_ns); /* our lock */
+    bool first = last == 0;
+    int64_t wait = first ? RETRY_FIRST_NS : last * 2 < RETRY_MOST_NS ? last * 2 : RETRY_MOST_NS;
+    store_relaxed(&pool->retry_ns, wait);
+    int64_t due = rp_after(wait);
     rp_lock_release(&pool->lock);
     timer_arm(&pool->retry, due);
     if (first)
@@ -265,8 +274,10 @@ void worker_retry_later(struct pool *pool, int rc)
 
 void worker_retry_settled(struct pool *pool)
 {
+    if (!load_relaxed(&pool->retry_ns)) /* a failure that is not seen is later than this */
+        return;
     rp_lock_acquire(&pool->lock);
-    pool->retry_ns = 0;
+    store_relaxed(&pool->retry_ns, 0);
     rp_lock_release(&pool->lock);
 }
 

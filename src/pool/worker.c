@@ -487,6 +487,38 @@ static inline __attribute__((always_inline)) bool worker_goes_on(struct worker *
     return !worker_leave(worker, load_seq(&pool->target), 0, searching);
 }
 
+/* Sleeps until it is called. false: it has left. */
+static __attribute__((noinline)) bool worker_parks(struct worker *worker, bool *searching)
+{
+    struct pool *pool = worker->pool;
+
+    share_leave(&worker->taker);
+    if (load_relaxed(&worker->state) != RP_WORKER_IDLE) /* own word */
+        worker_turn(worker, RP_WORKER_IDLE);
+    store_relaxed(&worker->label, NULL);
+    if (runq_closed(&pool->runq) && runq_drained(&pool->runq)) {
+        if (*searching)
+            idle_search_end(pool);
+        return !worker_leave(worker, IF_ALL_IS_OVER, 0, searching);
+    }
+    uint32_t call = idle_park(pool, worker, *searching);
+    search_parked(worker);
+    *searching = call == PARK_NOTIFIED;
+    return *searching || !called_leaves(worker, call, searching);
+}
+
+/*
+ * A worker that was made before there is anything to do sleeps at once, and registers with RCU when it is called: for
+ * one that only waits that would be more than all else that it has of its own, in memory and in time. false: it left.
+ */
+static bool worker_wakes(struct worker *worker, bool *searching)
+{
+    if (!*searching && !rcu_attached() && !worker_parks(worker, searching))
+        return false;
+    (void)rcu_attach(); /* what can fail of it was done when the pool was created */
+    return true;
+}
+
 /* Apart from the function that sets the landing of panics, in which no variable could stay in a register. */
 static inline __attribute__((always_inline)) void worker_loop(struct worker *worker, bool searching, bool shares)
 {
@@ -531,22 +563,8 @@ static inline __attribute__((always_inline)) void worker_loop(struct worker *wor
         }
         if (stole)
             continue;
-        share_leave(&worker->taker);
-        if (load_relaxed(&worker->state) != RP_WORKER_IDLE) /* own word */
-            worker_turn(worker, RP_WORKER_IDLE);
-        store_relaxed(&worker->label, NULL);
-        if (runq_closed(&pool->runq) && runq_drained(&pool->runq)) {
-            if (searching)
-                idle_search_end(pool);
-            if (worker_leave(worker, IF_ALL_IS_OVER, 0, &searching))
-                return;
-        } else {
-            uint32_t call = idle_park(pool, worker, searching);
-            search_parked(worker);
-            searching = call == PARK_NOTIFIED;
-            if (!searching && called_leaves(worker, call, &searching))
-                return;
-        }
+        if (!worker_parks(worker, &searching))
+            return;
     }
 }
 
@@ -566,10 +584,8 @@ static __attribute__((noinline)) void loop_with_shares(struct worker *worker, bo
 static int worker_begin(struct worker *worker)
 {
     struct pool *pool = worker->pool;
-    int rc = rcu_attach();
+    int rc;
 
-    if (rc)
-        return rc;
     store_relaxed(&worker->tid, (uint32_t)syscall(SYS_gettid)); /* a report's figure */
     prctl(PR_SET_NAME, worker->name);
     if (pool->hooks.sched_policy &&
@@ -658,6 +674,8 @@ static bool worker_work(struct worker *worker)
         return true;
     bool searching = worker->born_searching;
     worker->born_searching = false;
+    if (!worker_wakes(worker, &searching))
+        return false;
     if (runq_normal(&worker->pool->runq)->shares)
         loop_with_shares(worker, searching);
     else

@@ -1,5 +1,6 @@
 /*
- * RCU: a wait outlasts the sections that it must, and a registration that cannot be had is an error, not an abort.
+ * RCU: a wait outlasts the sections that it must, also those of threads that are not registered; and a registration that
+ * cannot be had ends nothing.
  */
 #include "base/rcu.h"
 
@@ -10,22 +11,31 @@
 #include <semaphore.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #include <urcu/urcu-bp.h>
 
 /* A reader that stays in its section until the waiter is under way. */
 static _Atomic bool inside, waiter_started, leaving;
 static _Atomic int failures;
 
-static void *read_for_a_while(void *depth)
+struct visit {
+    int depth;
+    bool registered;
+};
+
+static void *read_for_a_while(void *arg)
 {
-    if (rcu_attach()) {
+    const struct visit *visit = arg;
+
+    if (visit->registered && rcu_attach()) {
         add_seq(&failures, 1);
     }
-    for (int i = 0; i < *(int *)depth; i++) {
+    for (int i = 0; i < visit->depth; i++) {
         rcu_enter();
     }
     store_seq(&inside, true);
-    for (int i = 1; i < *(int *)depth; i++) {
+    for (int i = 1; i < visit->depth; i++) {
         rcu_exit();
     }
     while (!load_seq(&waiter_started)) {
@@ -34,17 +44,24 @@ static void *read_for_a_while(void *depth)
     for (int i = 0; i < 100; i++) { /* a wait that does not wait gets its chance to return */
         sched_yield();
     }
+    if (!rcu_inside()) {
+        add_seq(&failures, 1);
+    }
     store_seq(&leaving, true);
     rcu_exit();
+    if (rcu_inside() || rcu_attached() != visit->registered) {
+        add_seq(&failures, 1);
+    }
     return NULL;
 }
 
-static void wait_for_a_reader(int depth)
+static void wait_for_a_reader(int depth, bool registered)
 {
+    struct visit visit = {depth, registered};
     pthread_t reader;
 
     cr_assert_eq(rcu_attach(), 0);
-    cr_assert_eq(pthread_create(&reader, NULL, read_for_a_while, &depth), 0);
+    cr_assert_eq(pthread_create(&reader, NULL, read_for_a_while, &visit), 0);
     while (!load_seq(&inside)) {
         sched_yield();
     }
@@ -57,12 +74,113 @@ static void wait_for_a_reader(int depth)
 
 Test(rcu, wait_outlasts_a_section_that_began_before)
 {
-    wait_for_a_reader(1);
+    wait_for_a_reader(1, true);
 }
 
 Test(rcu, only_the_outermost_exit_ends_a_section)
 {
-    wait_for_a_reader(3);
+    wait_for_a_reader(3, true);
+}
+
+Test(rcu, wait_outlasts_the_section_of_a_thread_that_is_not_registered)
+{
+    wait_for_a_reader(1, false);
+}
+
+Test(rcu, only_the_outermost_exit_ends_it)
+{
+    wait_for_a_reader(3, false);
+}
+
+Test(rcu, attach_in_the_section_of_a_thread_that_is_not_registered_waits_for_its_end)
+{
+    rcu_enter();
+    cr_assert_eq(rcu_attach(), 0);
+    cr_assert_not(rcu_attached());
+    cr_assert(rcu_inside());
+    rcu_exit();
+    cr_assert_not(rcu_inside());
+    rcu_wait();
+    cr_assert_eq(rcu_attach(), 0);
+    cr_assert(rcu_attached());
+}
+
+/* Each enters a section once more before the other may leave its own: there is no moment without a reader. */
+static _Atomic unsigned entered[2];
+static _Atomic bool relay_over;
+
+static void *relay(void *arg)
+{
+    const unsigned me = *(unsigned *)arg;
+
+    while (!load_seq(&relay_over)) {
+        rcu_enter();
+        unsigned round = add_seq(&entered[me], 1) + 1;
+        while (load_seq(&entered[!me]) < round + me && !load_seq(&relay_over)) {
+            sched_yield();
+        }
+        rcu_exit();
+    }
+    return NULL;
+}
+
+Test(rcu, a_wait_ends_though_there_is_always_a_reader_that_is_not_registered)
+{
+    unsigned both[] = {0, 1};
+    pthread_t readers[2];
+
+    cr_assert_eq(rcu_attach(), 0);
+    for (int i = 0; i < 2; i++) {
+        cr_assert_eq(pthread_create(&readers[i], NULL, relay, &both[i]), 0);
+    }
+    for (int i = 0; i < 200; i++) {
+        unsigned before = load_seq(&entered[0]);
+        rcu_wait();
+        while (i % 10 == 0 && load_seq(&entered[0]) == before) { /* they are under way */
+            sched_yield();
+        }
+    }
+    store_seq(&relay_over, true);
+    for (int i = 0; i < 2; i++) {
+        pthread_join(readers[i], NULL);
+    }
+}
+
+static void *stay_inside(void *arg)
+{
+    rcu_enter();
+    sem_post(&((sem_t *)arg)[0]);
+    sem_wait(&((sem_t *)arg)[1]);
+    rcu_exit();
+    return NULL;
+}
+
+Test(rcu, a_child_does_not_wait_for_readers_that_it_does_not_have)
+{
+    sem_t told[2];
+    pthread_t reader;
+    int status;
+
+    cr_assert_eq(rcu_attach(), 0);
+    sem_init(&told[0], 0, 0);
+    sem_init(&told[1], 0, 0);
+    cr_assert_eq(pthread_create(&reader, NULL, stay_inside, told), 0);
+    sem_wait(&told[0]);
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(20);
+        rcu_wait();
+        rcu_enter();
+        rcu_exit();
+        rcu_wait();
+        _exit(7);
+    }
+    cr_assert_gt(child, 0);
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 7);
+    sem_post(&told[1]);
+    pthread_join(reader, NULL);
+    rcu_wait();
 }
 
 Test(rcu, attach_may_be_repeated_and_wait_needs_no_reader)
@@ -82,10 +200,9 @@ struct boxed {
 static struct boxed *_Atomic published;
 static _Atomic bool stop;
 
-static void *read_published(void *arg)
+static void *read_published(void *registered)
 {
-    (void)arg;
-    if (rcu_attach()) {
+    if (registered && rcu_attach()) {
         add_seq(&failures, 1);
     }
     while (!load_seq(&stop)) {
@@ -107,7 +224,7 @@ Test(rcu, what_is_freed_after_a_wait_has_no_reader_left)
     store_seq(&published, box);
     cr_assert_eq(rcu_attach(), 0);
     for (int i = 0; i < 3; i++) {
-        cr_assert_eq(pthread_create(&readers[i], NULL, read_published, NULL), 0);
+        cr_assert_eq(pthread_create(&readers[i], NULL, read_published, i ? &stop : NULL), 0);
     }
     for (int i = 0; i < 200; i++) {
         box = malloc(sizeof(*box));
@@ -129,36 +246,34 @@ Test(rcu, what_is_freed_after_a_wait_has_no_reader_left)
 enum { MANY = 300, STACK = 256 * 1024 };
 
 static pthread_barrier_t before_attach, after_attach, finish;
-static _Atomic int refused, attached;
+static _Atomic int unregistered, attached;
 
 static void *attach_twice(void *arg)
 {
     (void)arg;
     pthread_barrier_wait(&before_attach); /* the thread has all the memory that it takes to start */
     pthread_barrier_wait(&before_attach);
-    switch (rcu_attach()) {
-    case 0:
-        add_seq(&attached, 1);
-        break;
-    case -ENOMEM:
-        add_seq(&refused, 1);
-        break;
-    default:
-        add_seq(&failures, 1);
-    }
-    pthread_barrier_wait(&after_attach);
-    pthread_barrier_wait(&after_attach);
     if (rcu_attach()) {
         add_seq(&failures, 1);
-    } else {
-        rcu_enter();
-        rcu_exit();
     }
+    add_seq(rcu_attached() ? &attached : &unregistered, 1);
+    rcu_enter();
+    pthread_barrier_wait(&after_attach);
+    pthread_barrier_wait(&after_attach);
+    rcu_exit();
+    if (rcu_attach() || !rcu_attached()) {
+        add_seq(&failures, 1);
+    }
+    rcu_enter();
+    rcu_exit();
     pthread_barrier_wait(&finish);
     return NULL;
 }
 
-/* MANY threads ask to be attached while there is no address space, and again when there is. How many were refused. */
+/*
+ * MANY threads ask to be attached while there is no address space, and again when there is, in a section in between. How
+ * many were not registered at first.
+ */
 static int crowd_without_memory(void)
 {
     pthread_t threads[MANY];
@@ -186,9 +301,9 @@ static int crowd_without_memory(void)
     for (int i = 0; i < MANY; i++) {
         pthread_join(threads[i], NULL);
     }
-    cr_assert_eq(load_seq(&attached) + load_seq(&refused), MANY);
+    cr_assert_eq(load_seq(&attached) + load_seq(&unregistered), MANY);
     cr_assert_eq(load_seq(&failures), 0);
-    return load_seq(&refused);
+    return load_seq(&unregistered);
 }
 
 /* ThreadSanitizer maps memory of its own at every step, which the limit would forbid it. */
@@ -197,7 +312,7 @@ static int crowd_without_memory(void)
 #else
 #define BUT_FOR_TSAN .disabled = false
 #endif
-Test(rcu, without_address_space_attach_is_enomem_and_works_once_there_is_some, BUT_FOR_TSAN)
+Test(rcu, without_address_space_a_thread_reads_unregistered_until_there_is_some, BUT_FOR_TSAN)
 {
     cr_assert_eq(rcu_attach(), 0); /* so that the arena exists, and is full after seven more */
     pthread_barrier_init(&finish, NULL, MANY + 1);
@@ -237,11 +352,11 @@ Test(rcu, without_address_space_the_free_slots_of_the_registry_are_given_and_no_
         cr_assert_eq(pthread_create(&before[i], &attr, attach_and_stay, NULL), 0);
     }
     pthread_barrier_wait(&settled);
-    int refused_of_many = crowd_without_memory();
-    cr_assert_gt(refused_of_many, 0);
+    int left_of_many = crowd_without_memory();
+    cr_assert_gt(left_of_many, 0);
 /* valgrind puts a new chunk right behind the last, where it cannot be told from it: no slot is known to be free. */
 #ifndef RP_VALGRIND
-    cr_assert_lt(refused_of_many, MANY);
+    cr_assert_lt(left_of_many, MANY);
 #endif
     for (int i = 0; i < BEFORE; i++) {
         pthread_join(before[i], NULL);

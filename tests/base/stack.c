@@ -45,7 +45,7 @@ Test(stack, is_at_least_as_large_as_asked_and_in_whole_pages)
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
         struct stack stack;
 
-        cr_assert_eq(stack_map(&stack, sizes[i], 0), 0);
+        cr_assert_eq(stack_map(&stack, sizes[i], 0, NULL), 0);
         cr_assert_geq(stack.size, sizes[i]);
         cr_assert_lt(stack.size, sizes[i] + page + 1);
         cr_assert_eq(stack.size % page, 0u);
@@ -62,7 +62,7 @@ Test(stack, holds_zeroed_bytes_for_its_owner_above)
     for (size_t i = 0; i < sizeof(above) / sizeof(above[0]); i++) {
         struct stack stack;
 
-        cr_assert_eq(stack_map(&stack, 4 * page, above[i]), 0);
+        cr_assert_eq(stack_map(&stack, 4 * page, above[i], NULL), 0);
         char *owned = stack_above(&stack);
         cr_assert_geq(stack.size, 4 * page);
         cr_assert_geq(stack.above, above[i]);
@@ -81,7 +81,7 @@ Test(stack, has_a_guard_page_below)
 {
     struct stack stack;
 
-    cr_assert_eq(stack_map(&stack, 4 * page, 0), 0);
+    cr_assert_eq(stack_map(&stack, 4 * page, 0, NULL), 0);
     cr_assert(readable(stack.base));
     cr_assert(readable((char *)stack.base + stack.size - 1));
     cr_assert_not(readable((char *)stack.base - 1));
@@ -106,7 +106,7 @@ Test(stack, a_thread_runs_on_it)
     pthread_t thread;
     uintptr_t address = 0;
 
-    cr_assert_eq(stack_map(&stack, 256 * 1024 + stack_tls_size(), 0), 0);
+    cr_assert_eq(stack_map(&stack, 256 * 1024 + stack_tls_size(), 0, NULL), 0);
     pthread_attr_init(&attr);
     cr_assert_eq(pthread_attr_setstack(&attr, stack.base, stack.size), 0);
     cr_assert_eq(pthread_create(&thread, &attr, address_of_a_local, &address), 0);
@@ -122,7 +122,7 @@ Test(stack, unmap_takes_the_guard_page_along_and_may_be_repeated)
     unsigned char resident;
     char *base;
 
-    cr_assert_eq(stack_map(&stack, page, 0), 0);
+    cr_assert_eq(stack_map(&stack, page, 0, NULL), 0);
     base = stack.base;
     stack_unmap(&stack);
     cr_assert_eq(mincore(base - page, page, &resident), -1);
@@ -131,33 +131,112 @@ Test(stack, unmap_takes_the_guard_page_along_and_may_be_repeated)
     stack_unmap(&stack);
 }
 
-Test(stack, does_not_take_huge_pages)
+/* The slab is used up, or has stacks left: what was taken stays, each with its guard, and goes alone. */
+Test(stack, a_slab_gives_what_single_stacks_are)
 {
+    const unsigned mapped[] = {1, 4, 7};
+
+    for (size_t i = 0; i < sizeof(mapped) / sizeof(mapped[0]); i++) {
+        struct stack_slab slab;
+        struct stack stacks[4];
+
+        stack_slab_map(&slab, 4 * page, 100, mapped[i]);
+        cr_assert_not_null(slab.start);
+        for (int k = 0; k < 4; k++) {
+            cr_assert_eq(stack_map(&stacks[k], 4 * page, 100, &slab), 0);
+            cr_assert_geq(stacks[k].size, 4 * page);
+            cr_assert_not(readable((char *)stacks[k].base - 1));
+            memset(stacks[k].base, 0xaa, stacks[k].size + stacks[k].above);
+        }
+        char *rest = slab.start;
+        cr_assert_eq(slab.left, mapped[i] > 4 ? mapped[i] - 4 : 0);
+        stack_slab_unmap(&slab);
+        if (mapped[i] > 4) {
+            unsigned char resident;
+            cr_assert_eq(mincore(rest, page, &resident), -1);
+        }
+        for (int k = 3; k >= 0; k--) {
+            char *base = stacks[k].base;
+            char *owned = stack_above(&stacks[k]);
+            cr_assert_eq(owned[0], (char)0xaa);
+            stack_unmap(&stacks[k]);
+            cr_assert_not(readable(base));
+            for (int below = 0; below < k; below++)
+                cr_assert(readable(stacks[below].base));
+        }
+    }
+}
+
+Test(stack, a_slab_for_other_sizes_is_not_used)
+{
+    struct stack_slab slab;
     struct stack stack;
+
+    stack_slab_map(&slab, 4 * page, 0, 2);
+    cr_assert_eq(stack_map(&stack, 8 * page, 0, &slab), 0);
+    cr_assert_eq(slab.left, 2u);
+    memset(stack.base, 0xaa, stack.size);
+    stack_unmap(&stack);
+    stack_slab_unmap(&slab);
+}
+
+Test(stack, without_address_space_for_a_slab_each_stack_is_mapped_alone)
+{
+    struct stack_slab slab;
+    struct stack stack;
+
+    errno = ENOTTY;
+    stack_slab_map(&slab, SIZE_MAX / 4, 0, 1000);
+    cr_assert_eq(slab.left, 0u);
+    stack_slab_map(&slab, (size_t)1 << 46, 0, 2);
+    cr_assert_eq(slab.left, 0u);
+    cr_assert_eq(errno, ENOTTY);
+    cr_assert_eq(stack_map(&stack, 4 * page, 0, &slab), 0);
+    stack_unmap(&stack);
+    stack_slab_unmap(&slab);
+}
+
+static bool refuses_huge_pages(const struct stack *stack)
+{
     FILE *maps = fopen("/proc/self/smaps", "re");
-    char line[512], head[32];
+    const uintptr_t base = (uintptr_t)stack->base;
+    unsigned long start, end;
+    char line[512];
     bool in_stack = false, refused = false;
 
-#ifdef RP_VALGRIND
-    cr_skip("memcheck shows a /proc/self/smaps of its own");
-#endif
-    if (!maps || access("/sys/kernel/mm/transparent_hugepage/enabled", F_OK)) {
-        cr_skip("this kernel has no huge pages to refuse, or no smaps");
-    }
-    cr_assert_eq(stack_map(&stack, 4 << 20, 0), 0);
-    snprintf(head, sizeof(head), "%lx-", (unsigned long)stack.base);
-    while (fgets(line, sizeof(line), maps)) {
-        if (strncmp(line, head, strlen(head)) == 0) {
+    while (maps && fgets(line, sizeof(line), maps)) {
+        if (sscanf(line, "%lx-%lx ", &start, &end) == 2 && base >= start && base < end) {
             in_stack = true;
         } else if (in_stack && strncmp(line, "VmFlags:", 8) == 0) {
             refused = strstr(line, " nh") != NULL;
             break;
         }
     }
-    fclose(maps);
+    if (maps)
+        fclose(maps);
     cr_assert(in_stack);
-    cr_assert(refused);
-    stack_unmap(&stack);
+    return refused;
+}
+
+Test(stack, does_not_take_huge_pages)
+{
+    struct stack_slab slab;
+    struct stack single, of_slab;
+
+#ifdef RP_VALGRIND
+    cr_skip("memcheck shows a /proc/self/smaps of its own");
+#endif
+    if (access("/proc/self/smaps", R_OK) || access("/sys/kernel/mm/transparent_hugepage/enabled", F_OK)) {
+        cr_skip("this kernel has no huge pages to refuse, or no smaps");
+    }
+    cr_assert_eq(stack_map(&single, 4 << 20, 0, NULL), 0);
+    stack_slab_map(&slab, 4 << 20, 0, 2);
+    cr_assert_eq(stack_map(&of_slab, 4 << 20, 0, &slab), 0);
+    cr_assert(refuses_huge_pages(&single));
+    cr_assert(refuses_huge_pages(&of_slab));
+    stack_unmap(&single);
+    stack_unmap(&of_slab);
+    stack_slab_unmap(&slab);
 }
 
 Test(stack, without_address_space_is_enomem_and_errno_is_kept)
@@ -166,17 +245,17 @@ Test(stack, without_address_space_is_enomem_and_errno_is_kept)
     struct rlimit before, none;
     int rc;
 
-    cr_assert_eq(stack_map(&stack, SIZE_MAX, 0), -ENOMEM);
-    cr_assert_eq(stack_map(&stack, SIZE_MAX / 2 - page, 0), -ENOMEM);
-    cr_assert_eq(stack_map(&stack, page, SIZE_MAX), -ENOMEM);
-    cr_assert_eq(stack_map(&stack, SIZE_MAX / 2, SIZE_MAX / 4), -ENOMEM);
+    cr_assert_eq(stack_map(&stack, SIZE_MAX, 0, NULL), -ENOMEM);
+    cr_assert_eq(stack_map(&stack, SIZE_MAX / 2 - page, 0, NULL), -ENOMEM);
+    cr_assert_eq(stack_map(&stack, page, SIZE_MAX, NULL), -ENOMEM);
+    cr_assert_eq(stack_map(&stack, SIZE_MAX / 2, SIZE_MAX / 4, NULL), -ENOMEM);
 
     getrlimit(RLIMIT_AS, &before);
     none = before;
     none.rlim_cur = 4096;
     setrlimit(RLIMIT_AS, &none);
     errno = ENOTTY;
-    rc = stack_map(&stack, 256 * 1024, 0);
+    rc = stack_map(&stack, 256 * 1024, 0, NULL);
     setrlimit(RLIMIT_AS, &before);
     cr_assert_eq(rc, -ENOMEM);
     cr_assert_eq(errno, ENOTTY);

@@ -122,15 +122,18 @@ if group_make memory memory.oom_control && echo 1 2>/dev/null >"$group/memory.oo
                 echo 0 >"$group/memory.force_empty"
                 echo ${kib}K >"$group/memory.limit_in_bytes"
             ) 2>/dev/null
-            sh -c "$inside" sh "$group" timeout -k 5 $limit "$subject" --hostile --unmapped --seconds 1 --backend $backend \
-                >"$scratch/said" 2>&1 &
+            sh -c "$inside" sh "$group" timeout -k 5 $limit "$subject" --announce --hostile --unmapped --seconds 1 \
+                --backend $backend >"$scratch/said" 2>&1 &
             run=$!
             sleep 0.5
             grep -q 'under_oom 1' "$group/memory.oom_control" && starved=1
             echo 64M >"$group/memory.limit_in_bytes"
             rc=0
             wait $run || rc=$?
-            [ $rc != 126 ] || rc=127 # exec had no page for the arguments (which it may call E2BIG), or none at all
+            # exec had no page for the arguments (which it may call E2BIG), or none at all; or none when it was too late
+            # to fail, which the kernel answers with a SIGSEGV.
+            [ $rc != 126 ] || rc=127
+            [ $rc != 139 ] || grep -q '^begun$' "$scratch/said" || rc=127
             count "cgroup memory $kib KiB for a while, backend $backend" $rc
         done
     done

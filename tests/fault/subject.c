@@ -2,7 +2,7 @@
  * The subject of the fault tests: lives of pools through the public functions, with a ledger of every task.
  *
  *   subject [--backend auto|io_uring|epoll] [--jobs | --multi] [--lasting] [--hostile] [--flawless] [--unmapped]
- *           [--hook N[-]] [--malloc N[-]] [--count] [--seconds S] [--storm] [--forks] [--capacity N]
+ *           [--hook N[-]] [--malloc N[-]] [--count] [--seconds S] [--storm] [--forks] [--capacity N] [--announce]
  *
  * Between the two marks (marks.h) it makes two pools, with --multi two multi pools, one after the other, and does with
  * each what the functions of a life below do; with --jobs it lives the life of jobs.c instead, on a pool and on a multi
@@ -12,7 +12,8 @@
  * then no life may err. --unmapped says that munmap fails: then mappings may stay. --hook fails the Nth request (with a
  * dash: all from the Nth on) to the pool's own allocator, --malloc to the process's; --count prints how many there
  * were. --seconds repeats the whole for so long, --storm sends signals without SA_RESTART to the submitting threads all
- * the time, --forks forks at random moments, and the children must find the pools dead and make new ones.
+ * the time, --forks forks at random moments, and the children must find the pools dead and make new ones. --announce
+ * says so when it has begun: a process that ends without that died of its exec.
  *
  * What must hold, each with its exit code. It says on stderr what it saw.
  */
@@ -745,6 +746,8 @@ static void arguments(int argc, char **argv)
             flawless = true;
         else if (strcmp(argv[i], "--unmapped") == 0)
             unmapped = true;
+        else if (strcmp(argv[i], "--announce") == 0)
+            (void)!write(STDERR_FILENO, "begun\n", 6);
         else if (strcmp(argv[i], "--count") == 0)
             counting = true;
         else if (strcmp(argv[i], "--storm") == 0)

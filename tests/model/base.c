@@ -66,6 +66,17 @@ bool futex_wait_any_works(void)
 
 /* --- rcu -------------------------------------------------------------------------------------------------------- */
 
+bool model_rcu_attached(void)
+{
+    return model.current->attached;
+}
+
+int model_rcu_attach(void)
+{
+    model.current->attached = true;
+    return 0;
+}
+
 void model_rcu_enter(void)
 {
     static const struct site site = {"rcu", 0, "rcu_enter", ""};
@@ -202,14 +213,28 @@ static const struct coroutine *standing_on(const void *base)
 }
 
 /* Only what stands above it is memory here. */
-int stack_map(struct stack *stack, size_t size, size_t above)
+int stack_map(struct stack *stack, size_t size, size_t above, struct stack_slab *slab)
 {
+    (void)slab;
     char *owner = alloc_aligned(&model_allocator, CACHE_APART, above);
 
     if (!owner)
         return -ENOMEM;
     *stack = (struct stack){owner - size, size, above};
     return 0;
+}
+
+void stack_slab_map(struct stack_slab *slab, size_t size, size_t above, unsigned n)
+{
+    (void)size;
+    (void)above;
+    (void)n;
+    *slab = (struct stack_slab){0};
+}
+
+void stack_slab_unmap(struct stack_slab *slab)
+{
+    (void)slab;
 }
 
 void stack_unmap(struct stack *stack)

@@ -40,6 +40,12 @@ handoff PUBLISH_RELEASE    omnc
 handoff IDLE_ACQUIRE       oc
 handoff PUSH_ACQ_REL       oc
 handoff RECHECK_ACQUIRE    oc
+phases  -                  onc
+phases  ONE_COUNT          onc
+phases  COUNT_BY_NOW       onc
+phases  WAITS_LATE         onc
+phases  WAITS_FIRST        onc
+phases  ENTER_RELAXED      onc
 room    -                  omnc
 room    CLEAR_LATE         onc
 room    NO_CLEAR           omnc
@@ -186,7 +192,7 @@ HERD=${HERD:-herd7}
 for goal; do
     case $goal in
     plain)
-        for program in stack handoff room; do say plain $program - holds "$(plain_check $program)"; done
+        for program in stack handoff phases room; do say plain $program - holds "$(plain_check $program)"; done
         ;;
     own) checker own o ;;
     genmc) optional genmc c "$GENMC" ;;

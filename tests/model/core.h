@@ -37,6 +37,7 @@ struct coroutine {
     uint64_t queued;  /* order of blocking */
     int outcome;      /* what the wait returns */
 
+    bool attached; /* to RCU; for the library to ask: any may have sections */
     unsigned rcu_depth;
     uint64_t rcu_sections; /* outermost sections it has begun */
     struct model_cleanup *cleanups;

@@ -54,6 +54,7 @@ void model_clock(struct timespec *now);
 #define pthread_exit(result) model_thread_exit()
 #define pthread_attr_init(attr) memset(attr, 0, sizeof(pthread_attr_t))
 #define pthread_attr_destroy(attr) ((void)(attr))
+#define pthread_attr_setsigmask_np(attr, set) ((void)(attr), (void)(set), 0)
 #define pthread_attr_setstack(attr, base, size) (model_attr_set_stack(attr, base), (void)(size), 0)
 #define pthread_sigmask(how, set, old) ((void)(set), (void)(old))
 #define pthread_setcancelstate(state, old) ((void)(state), (void)(old))
@@ -92,14 +93,21 @@ static inline int model_backtrace(void **frames, int n)
 
 #define BASE_RCU_H
 
+bool model_rcu_attached(void);
+int model_rcu_attach(void);
 void model_rcu_enter(void);
 void model_rcu_exit(void);
 bool model_rcu_inside(void);
 void rcu_wait(void);
 
+static inline bool rcu_attached(void)
+{
+    return model_rcu_attached();
+}
+
 static inline int rcu_attach(void)
 {
-    return 0;
+    return model_rcu_attach();
 }
 
 static inline void rcu_thread_ends(void)

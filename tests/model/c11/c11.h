@@ -92,6 +92,7 @@ typedef unsigned word;
 #define cas_acq_rel(p, expected, v) CAS(p, expected, v, RELEASING, ACQUIRED)
 #define cas_seq(p, expected, v) CAS(p, expected, v, BOTH(BEFORE_SEQ_LOAD, RELEASING), BOTH(ACQUIRED, AFTER_SEQ_STORE))
 
+#define full_fence() FENCE_ALL
 #define MUST(condition, text) __CPROVER_assert(condition, text)
 
 static word ended1, ended2, ended3, ended4;
@@ -125,6 +126,14 @@ int main(void)
 
 typedef _Atomic uint32_t word;
 #define MUST(condition, text) must(condition, text)
+
+static inline void full_fence(void)
+{
+    static const struct site site = {"fence", 0, "full_fence", ""};
+
+    step(&site);
+    flush_all(model.current);
+}
 
 /* The scheduler swaps the section of thread-local variables; it must not be empty. */
 static __attribute__((section("model_tls"), used)) int nothing;
@@ -191,6 +200,8 @@ typedef _Atomic unsigned word;
     atomic_compare_exchange_strong_explicit(p, expected, v, memory_order_acq_rel, memory_order_relaxed)
 #define cas_seq(p, expected, v)                                                                                        \
     atomic_compare_exchange_strong_explicit(p, expected, v, memory_order_seq_cst, memory_order_relaxed)
+
+#define full_fence() atomic_thread_fence(memory_order_seq_cst)
 
 static void *main_of(void *thread)
 {
