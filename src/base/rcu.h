@@ -26,6 +26,7 @@
 static inline RCU_UNCHECKED void _urcu_bp_read_lock_update(unsigned long tmp);
 static inline RCU_UNCHECKED void _urcu_bp_read_lock(void);
 static inline RCU_UNCHECKED void _urcu_bp_read_unlock(void);
+static inline RCU_UNCHECKED int _urcu_bp_read_ongoing(void);
 #endif
 #include <urcu/static/urcu-bp.h>
 

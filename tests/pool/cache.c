@@ -3,6 +3,8 @@
  */
 #include "life.h"
 
+#include <sys/mman.h>
+
 struct roll {
     _Atomic uint32_t starts, highest;
 };
@@ -19,41 +21,59 @@ static int note_start(void *user, unsigned worker, void **local)
     return 0;
 }
 
-static void burst(struct rp_pool *pool, unsigned n)
+/* Where tasks stood: frames of one function, so that two of one stack are close to each other. */
+#define STOOD_MOST 64
+#define CLOSE 4096
+
+struct ground {
+    struct gate *gate;
+    _Atomic unsigned tasks;
+    char *stood[STOOD_MOST];
+};
+
+static void stand(void *arg)
+{
+    struct ground *ground = arg;
+
+    ground->stood[add_seq(&ground->tasks, 1)] = __builtin_frame_address(0);
+    gate_pass(ground->gate);
+}
+
+static unsigned count_stacks(const struct ground *ground)
+{
+    unsigned n = 0, tasks = load_seq(&ground->tasks);
+
+    for (unsigned i = 0; i < tasks; i++) {
+        bool known = false;
+        for (unsigned k = 0; k < i; k++)
+            known |= labs(ground->stood[i] - ground->stood[k]) < CLOSE;
+        n += !known;
+    }
+    return n;
+}
+
+static unsigned count_mapped(const struct ground *ground)
+{
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    unsigned char resident;
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < load_seq(&ground->tasks); i++)
+        n += mincore((char *)((uintptr_t)ground->stood[i] & ~(page - 1)), page, &resident) == 0;
+    return n;
+}
+
+/* n tasks at once. */
+static void burst(struct rp_pool *pool, unsigned n, struct ground *ground)
 {
     struct gate gate = {0};
 
+    ground->gate = &gate;
     for (unsigned i = 0; i < n; i++)
-        cr_assert_eq(rp_pool_submit(pool, gate_pass, &gate), 0);
+        cr_assert_eq(rp_pool_submit(pool, stand, ground), 0);
     AWAIT(load_seq(&gate.inside) == n);
     gate_open(&gate);
     AWAIT(load_seq(&gate.passed) == n);
-}
-
-/* Stacks of this size are told from whatever else is mapped meanwhile: that is small beside one. */
-#define STACK (3L << 20)
-#define RESERVED_FOR_SHADOWS (1L << 30) /* mappings of this size are a sanitizer's */
-
-static long writable_bytes(void)
-{
-    FILE *maps = fopen("/proc/self/maps", "re");
-    unsigned long from, to;
-    char line[256], access[5];
-    long sum = 0;
-
-    cr_assert_not_null(maps);
-    while (fgets(line, sizeof(line), maps))
-        if (sscanf(line, "%lx-%lx %4s", &from, &to, access) == 3 && strncmp(access, "rw", 2) == 0 &&
-            (long)(to - from) < RESERVED_FOR_SHADOWS)
-            sum += (long)(to - from);
-    fclose(maps);
-    return sum;
-}
-
-/* Those that were mapped since so many bytes were. */
-static long count_stacks(long before)
-{
-    return (writable_bytes() - before) / STACK;
 }
 
 /* Tuning ends workers here, with an expiry so long that no purge comes between. */
@@ -61,53 +81,53 @@ Test(pool_cache, an_ended_worker_is_used_again)
 {
     struct bank bank = {0};
     struct roll roll = {0};
+    struct ground ground = {0};
     struct rp_allocator allocator = bank_allocator(&bank);
     struct rp_pool_options options = {.expiry_ns = 3600 * 1000 * MS,
                                       .allocator = &allocator,
                                       .worker_start = note_start,
                                       .worker_user = &roll,
-                                      .stack_size = STACK,
                                       .name = "cached"};
     struct rp_pool *pool = pool_make(6, &options);
 
-    cr_assert_eq(rp_pool_workers(pool, NULL, 0), 1, "whose start was tried");
-    long before = writable_bytes() - STACK;
-    burst(pool, 6);
+    burst(pool, 6, &ground);
     uint32_t calls = load_seq(&bank.calls);
-    cr_assert_eq(count_stacks(before), 6);
+    cr_assert_eq(count_stacks(&ground), 6);
     cr_assert_eq(rp_pool_workers(pool, NULL, 0), 6);
     for (int round = 0; round < 5; round++) {
         cr_assert_eq(rp_pool_tune(pool, 1), 0);
         AWAIT(rp_pool_running(pool) == 1);
         AWAIT(count_threads_named("cached") == 1);
         cr_assert_eq(rp_pool_tune(pool, 6), 0);
-        burst(pool, 6);
+        burst(pool, 6, &ground);
     }
     cr_assert_eq(load_seq(&bank.calls), calls);
     cr_assert_eq(rp_pool_workers(pool, NULL, 0), 6, "no descriptor is made anew");
-    cr_assert_eq(count_stacks(before), 6, "nor a stack");
+    cr_assert_eq(count_stacks(&ground), 6, "nor a stack");
     cr_assert_eq(load_seq(&roll.starts), 6 + 5 * 5);
     cr_assert_eq(load_seq(&roll.highest), 5, "numbers are reused");
     pool_end(pool);
     cr_assert_eq(load_seq(&bank.live), 0);
+    cr_assert_eq(count_mapped(&ground), 0);
 }
 
 Test(pool_cache, what_is_not_used_between_two_purges_is_freed)
 {
-    struct rp_pool_options options = {.expiry_ns = 10 * MS, .stack_size = STACK};
+    struct rp_pool_options options = {.expiry_ns = 10 * MS};
     struct rp_pool *pool = pool_make(12, &options);
-    long before = writable_bytes();
 
     for (int round = 0; round < 4; round++) {
         struct gate gate = {0};
+        struct ground ground = {.gate = &gate};
         for (int i = 0; i < 12; i++)
-            cr_assert_eq(rp_pool_submit(pool, gate_pass, &gate), 0);
+            cr_assert_eq(rp_pool_submit(pool, stand, &ground), 0);
         AWAIT(load_seq(&gate.inside) == 12);
-        cr_assert_geq(count_stacks(before), 12);
+        cr_assert_eq(count_stacks(&ground), 12);
+        cr_assert_eq(count_mapped(&ground), 12);
         cr_assert_geq(rp_pool_workers(pool, NULL, 0), 12);
         gate_open(&gate);
         AWAIT(rp_pool_workers(pool, NULL, 0) == 0); /* descriptors too */
-        AWAIT(count_stacks(before) == 0);
+        AWAIT(count_mapped(&ground) == 0);
         AWAIT(load_seq(&gate.passed) == 12);
     }
     pool_end(pool);
@@ -117,9 +137,10 @@ Test(pool_cache, counters_survive_the_descriptors)
 {
     struct rp_pool_options options = {.expiry_ns = 5 * MS};
     struct rp_pool *pool = pool_make(8, &options);
+    struct ground ground = {0};
 
     for (unsigned round = 1; round <= 5; round++) {
-        burst(pool, 8);
+        burst(pool, 8, &ground);
         AWAIT(rp_pool_running(pool) == 0);
         AWAIT(rp_pool_workers(pool, NULL, 0) == 0);
         struct rp_pool_snapshot seen = pool_look(pool);
