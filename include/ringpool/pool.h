@@ -73,7 +73,8 @@ struct rp_pool_options {
     const void *cpus;   /* a cpu_set_t: where workers may run; copied; NULL: as the thread that makes them */
     size_t cpus_size;   /* its size in bytes; set it with cpus */
     int sched_policy;   /* SCHED_OTHER (0), SCHED_BATCH, SCHED_IDLE, SCHED_FIFO, SCHED_RR of <sched.h> */
-    int sched_priority; /* for SCHED_FIFO and SCHED_RR */
+    int sched_priority; /* for SCHED_FIFO and SCHED_RR, whose workers' stacks mlockall brings into memory whole; after
+                           mlockall(MCL_CURRENT) others' stay as they are until they are touched (Linux 6.13) */
     int backend;        /* enum rp_backend_choice */
     bool own_reactor;   /* a reactor thread of its own instead of the one that pools share */
     int log_level;      /* enum rp_log_level: the least severe that is logged; 0: warnings */

@@ -203,8 +203,6 @@ static void end_round(void *unused)
 
 void rcu_thread_ends(void)
 {
-    if (!rcu_attached())
-        return;
     rp_lock_acquire(&attach_lock);
     if (!ending_key_made)
         ending_key_made = pthread_key_create(&ending_key, end_round) == 0;
@@ -226,14 +224,16 @@ static void await_ending(void)
         futex_wait(&ending, n, patience);
 }
 
-/* Not in a section: it would end as another kind than it began. */
+/*
+ * Not in a section: it would end as another kind than it began. Nor does it wait: a fork holds the lock while it runs
+ * handlers of the user's, which may wait for a task of ours.
+ */
 int rcu_attach_slow(void)
 {
     int saved = errno;
     int rc = fork_install();
 
-    if (rc == 0 && !phases_inside()) {
-        rp_lock_acquire(&attach_lock);
+    if (rc == 0 && !phases_inside() && rp_lock_try(&attach_lock)) {
         if ((slots_free || arena_may_grow()) && value_may_be_set()) {
             urcu_bp_register_thread();
             learn_slot();

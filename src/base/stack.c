@@ -11,10 +11,10 @@
 #include "base/stack.h"
 
 #include "base/atomic.h"
+#include "base/futex.h"
 
 #include <errno.h>
 #include <link.h>
-#include <stdbool.h>
 #include <stdint.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -25,36 +25,51 @@ static size_t page_size(void)
 }
 
 /* Bytes above a stack, and of a stack with those and its guard page; 0: more than there can be. */
-static size_t above_bytes(size_t above)
+static size_t above_bytes(const struct stack_shape *shape)
 {
-    return (above + CACHE_APART - 1) & ~(size_t)(CACHE_APART - 1);
+    return (shape->above + CACHE_APART - 1) & ~(size_t)(CACHE_APART - 1);
 }
 
-static size_t whole_bytes(size_t size, size_t above)
+static size_t whole_bytes(const struct stack_shape *shape)
 {
     const size_t page = page_size();
 
-    if (size > SIZE_MAX / 2 || above > SIZE_MAX / 4)
+    if (shape->size > SIZE_MAX / 2 || shape->above > SIZE_MAX / 4)
         return 0;
-    return page + (((size ? size : 1) + above_bytes(above) + page - 1) & ~(page - 1));
+    return page + (((shape->size ? shape->size : 1) + above_bytes(shape) + page - 1) & ~(page - 1));
 }
 
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL 102
 #endif
 
-/* Makes a page inaccessible. */
-static bool guard_set(char *at, size_t page)
-{
-    static _Atomic uint32_t splits; /* a hint: marking is not to be had */
+/* Whether pages can be marked: asked once, as an emulator may take any advice and do nothing. */
+enum { UNKNOWN, MARKS, SPLITS };
+static _Atomic uint32_t marking;
 
-    if (!load_relaxed(&splits)) {
-        if (madvise(at, page, MADV_GUARD_INSTALL) == 0)
-            return true;
+static bool guard_mark(char *at, size_t page)
+{
+    uint32_t known = load_relaxed(&marking); /* a hint */
+
+    if (known == SPLITS)
+        return false;
+    if (madvise(at, page, MADV_GUARD_INSTALL)) {
         if (errno == EINVAL) /* an older kernel, or all memory is locked */
-            store_relaxed(&splits, 1);
+            store_relaxed(&marking, SPLITS);
+        return false;
     }
-    return mprotect(at, page, PROT_NONE) == 0;
+    if (known == UNKNOWN) {
+        bool marked = futex_wait((_Atomic uint32_t *)(void *)at, 1, 0) == -EFAULT;
+        store_relaxed(&marking, marked ? MARKS : SPLITS);
+        return marked;
+    }
+    return true;
+}
+
+/* Makes a page inaccessible. To mlockall a marked page is where the mapping ends. */
+static bool guard_set(char *at, size_t page, bool locked)
+{
+    return (!locked && guard_mark(at, page)) || mprotect(at, page, PROT_NONE) == 0;
 }
 
 /* NULL: memory or mappings are exhausted. */
@@ -69,11 +84,11 @@ static char *reserve(size_t bytes)
     return map;
 }
 
-void stack_slab_map(struct stack_slab *slab, size_t size, size_t above, unsigned n)
+void stack_slab_map(struct stack_slab *slab, const struct stack_shape *shape, unsigned n)
 {
     int saved = errno;
 
-    *slab = (struct stack_slab){.each = whole_bytes(size, above)};
+    *slab = (struct stack_slab){.each = whole_bytes(shape)};
     if (slab->each && slab->each <= SIZE_MAX / 2 / n && (slab->start = reserve(n * slab->each)))
         slab->left = n;
     errno = saved;
@@ -90,10 +105,10 @@ void stack_slab_unmap(struct stack_slab *slab)
     errno = saved;
 }
 
-int stack_map(struct stack *stack, size_t size, size_t above, struct stack_slab *slab)
+int stack_map(struct stack *stack, const struct stack_shape *shape, struct stack_slab *slab)
 {
-    const size_t page = page_size(), whole = whole_bytes(size, above);
-    const bool of_slab = slab && slab->left && slab->each == whole;
+    const size_t page = page_size(), whole = whole_bytes(shape), above = above_bytes(shape);
+    const bool of_slab = slab && slab->left;
     int saved = errno, rc = -ENOMEM; /* EAGAIN is a memory limit too: of locked memory, after mlockall(MCL_FUTURE) */
     char *map = NULL;
 
@@ -101,9 +116,8 @@ int stack_map(struct stack *stack, size_t size, size_t above, struct stack_slab 
         map = (char *)slab->start + (slab->left - 1) * whole;
     else if (whole)
         map = reserve(whole);
-    if (map && guard_set(map, page)) {
-        size_t owned = above_bytes(above);
-        *stack = (struct stack){.base = map + page, .size = whole - page - owned, .above = owned};
+    if (map && guard_set(map, page, shape->locked)) {
+        *stack = (struct stack){.base = map + page, .size = whole - page - above, .above = above};
         rc = 0;
         if (of_slab)
             slab->left--;

@@ -4,6 +4,7 @@
 #ifndef BASE_STACK_H
 #define BASE_STACK_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct stack {
@@ -19,7 +20,14 @@ struct stack {
  */
 size_t stack_tls_size(void);
 
-/* Address space for stacks of one size that are to be mapped one after the other. */
+/* What is asked of a stack. */
+struct stack_shape {
+    size_t size;  /* at least so many usable bytes, */
+    size_t above; /* and so many above them for the owner */
+    bool locked;  /* mlockall(MCL_CURRENT) is to bring it into memory whole, for what it takes to have that */
+};
+
+/* Address space for stacks of one shape that are to be mapped one after the other. */
 struct stack_slab {
     void *start; /* the stacks that are left, each with the guard page below it */
     size_t each; /* bytes of one */
@@ -27,21 +35,21 @@ struct stack_slab {
 };
 
 /*
- * So that mapping a stack is one system call instead of three: for `n`, at least 1, of what stack_map is asked for.
- * Without address space for them the slab is empty, and each stack is mapped by itself.
+ * So that mapping a stack is one system call instead of three: for `n`, at least 1, of this shape. Without address space
+ * for them the slab is empty, and each stack is mapped by itself.
  */
-void stack_slab_map(struct stack_slab *slab, size_t size, size_t above, unsigned n);
+void stack_slab_map(struct stack_slab *slab, const struct stack_shape *shape, unsigned n);
 
 /* What is left of it; the stacks that were taken stay as they are. */
 void stack_slab_unmap(struct stack_slab *slab);
 
 /*
- * Maps a stack of at least `size` bytes, and above it at least `above` zeroed bytes for its owner, who finds them at
- * stack_above(), aligned to CACHE_APART. They lie in the page that any thread touches first, so what is kept there
- * costs an idle thread next to nothing. It comes out of the slab, if that is not NULL, has one left and is for such. 0;
- * -ENOMEM: memory or mappings (vm.max_map_count) are exhausted.
+ * Maps a stack. Its owner finds the zeroed bytes above it at stack_above(), aligned to CACHE_APART. They lie in the page
+ * that any thread touches first, so what is kept there costs an idle thread next to nothing. It comes out of the slab,
+ * which is for such, if that is not NULL and has one left. 0; -ENOMEM: memory or mappings (vm.max_map_count) are
+ * exhausted.
  */
-int stack_map(struct stack *stack, size_t size, size_t above, struct stack_slab *slab);
+int stack_map(struct stack *stack, const struct stack_shape *shape, struct stack_slab *slab);
 
 static inline void *stack_above(const struct stack *stack)
 {

@@ -19,13 +19,12 @@
 
 /*
  * At submit: holds the queue and a place in it, so that the post can fail for nothing. 0; -ENOMEM; -EAGAIN: the queue's
- * limit; -ECHILD; -ESHUTDOWN: the caller destroyed it. Any thread, attached to RCU; takes a lock only to grow.
+ * limit; -ECHILD; -ESHUTDOWN: the caller destroyed it. Any thread; takes a lock only to grow.
  */
 int cq_reserve(struct rp_cq *cq);
 
 /*
- * Exactly one of these for each reserve. The caller is attached to RCU and outside of a section, and touches the queue
- * no more: the last one of a destroyed queue frees it, waiting for a grace period. In a forked child they do nothing.
+ * Exactly one of these for each reserve. The caller is outside of an RCU section, and touches the queue no more: the last one of a destroyed queue frees it, waiting for a grace period. In a forked child they do nothing.
  */
 void cq_post(struct rp_cq *cq, uint64_t user_data, int result);
 void cq_unreserve(struct rp_cq *cq);

@@ -146,6 +146,7 @@ static bool look_at_all(struct multi *multi)
     struct member *member;
     bool more = false;
 
+    (void)rcu_attach(); /* if it was not to be had before */
     for (unsigned i = 0; !load_seq(&multi->health.stop) && (member = roster_next(multi, &i));) {
         more |= look_at(multi, member);
         guest_leave(member->pool);

@@ -212,7 +212,7 @@ void ender_join(struct ender *me)
 static void drop_stranded(struct pool *pool, uint32_t failures)
 {
     while (load_seq(&pool->failures) - failures < STRANDED_TRIES) {
-        if (load_seq(&pool->alive) || !runq_ready(&pool->runq) || !worker_add(pool, NULL))
+        if (load_seq(&pool->alive) || !runq_ready(&pool->runq) || !worker_add(pool, false))
             return;
     }
     while (!load_seq(&pool->alive) && pool_help(pool, -ESHUTDOWN))
@@ -328,6 +328,7 @@ static void pool_free(struct pool *pool)
 
     runq_destroy(&pool->runq);
     table_destroy(&pool->table, &allocator);
+    stack_slab_unmap(&pool->slab); /* of one who was making workers when this process was forked */
     pthread_attr_destroy(&pool->attr);
     if (pool->reactor)
         reactor_put(pool->reactor);
@@ -487,7 +488,9 @@ static void pool_options(struct pool *pool, const struct rp_pool_options *o)
     pool->spin_ns = cpu_allowed() > 1 ? ROOM_SPIN_NS : 0;
     fork_hold_off();
     pool->stack_room = o->stack_size ? o->stack_size : STACK_DEFAULT;
-    pool->stack_size = pool->stack_room + stack_tls_size();
+    pool->shape = (struct stack_shape){.size = pool->stack_room + stack_tls_size(),
+                                       .above = sizeof(struct worker),
+                                       .locked = o->sched_policy == SCHED_FIFO || o->sched_policy == SCHED_RR};
     fork_let_go();
     pool->log = (struct log){.write = o->log, .user = o->log_user, .level = o->log_level};
     pool->traces = log_wants(&pool->log, RP_LOG_DEBUG);
@@ -505,8 +508,6 @@ static int pool_init(struct pool *pool, unsigned capacity, const struct rp_pool_
     CDS_INIT_LIST_HEAD(&pool->victim);
     room_init(&pool->room);
     pthread_attr_init(&pool->attr);
-    if ((rc = worker_signals(&pool->attr)))
-        return rc;
     if (o->cpus && (rc = -pthread_attr_setaffinity_np(&pool->attr, o->cpus_size, o->cpus)))
         return rc;
     if (o->contain_signals && (rc = panic_contain_signals()))

@@ -176,9 +176,9 @@ struct pool {
     struct rp_allocator allocator;
     struct log log;
     char name[NAME_BYTES];
-    pthread_attr_t attr; /* affinity and scheduling; under attr_lock the stack */
-    size_t stack_size;   /* of the mapping: stack_room and thread-local data above it */
-    size_t stack_room;   /* for tasks */
+    pthread_attr_t attr;      /* affinity and scheduling; under attr_lock the stack */
+    struct stack_shape shape; /* stack_room and thread-local data, and above them the descriptor */
+    size_t stack_room;        /* for tasks */
     struct reactor *reactor;
     struct handle *handle;
 
@@ -186,6 +186,7 @@ struct pool {
     struct table table;
     struct cds_list_head fresh, victim; /* l: descriptors of ended workers, by generation */
     unsigned cached;                    /* l */
+    struct stack_slab slab;             /* l: of workers that are about to be made */
     _Atomic uint32_t threads;           /* threads made and not yet handed to the cache */
     bool dying;                         /* l: destroyed: no reboot */
     unsigned extra;                     /* l: workers granted beyond capacity for blocked ones */
@@ -275,8 +276,8 @@ static inline struct rp_pool *pool_handle(const struct pool *pool)
 }
 
 /*
- * Enters the pool: 0 and *pool readable until pool_exit, inside an RCU read-side section; or -EINVAL, -ENOMEM, -ECHILD,
- * -ESHUTDOWN (destroyed), and no section.
+ * Enters the pool: 0 and *pool readable until pool_exit, inside an RCU read-side section; or -EINVAL, -ECHILD, -ESHUTDOWN
+ * (destroyed), and no section.
  */
 static inline int pool_enter(const struct rp_pool *handle, struct pool **pool)
 {
@@ -301,12 +302,10 @@ void guest_leave(struct pool *pool);
 
 /* All of these outside of an RCU section. */
 
-/* What `attr` has its threads take of signals. */
-int worker_signals(pthread_attr_t *attr);
 /* Makes one worker that alive (and, if `searching`, the idle word) counts already. A failure uncounts it. */
 int worker_spawn(struct pool *pool, bool searching);
-/* Counts and makes one that does not search, -EAGAIN at the target; its stack of the slab, if that is not NULL. */
-int worker_add(struct pool *pool, struct stack_slab *slab);
+/* Counts and makes one, -EAGAIN at the target. */
+int worker_add(struct pool *pool, bool searching);
 /* Makes sure that at least one worker lives. */
 int worker_ensure(struct pool *pool);
 /* Makes workers until n live or the target is reached; the error if one could not be made. Stops at a close. */

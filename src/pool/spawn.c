@@ -39,22 +39,24 @@ void worker_unmap(struct worker *worker)
 
 /* --- descriptors: each right above its worker's stack, as nearly all of a page is free there ---------------------- */
 
-static int descriptor_create(struct pool *pool, struct stack_slab *slab, struct worker **out)
+static int descriptor_create(struct pool *pool, struct worker **out)
 {
+    struct worker *worker = NULL;
     struct stack stack;
-    int rc = stack_map(&stack, pool->stack_size, sizeof(struct worker), slab);
 
-    if (rc)
-        return rc;
-    struct worker *worker = stack_above(&stack);
-    worker->stack = stack;
-    worker->pool = pool;
-    run_limit_init(&worker->run_limit, pool, worker);
     rp_lock_acquire(&pool->lock);
-    rc = table_put(&pool->table, &pool->allocator, worker, &worker->number);
+    int rc = stack_map(&stack, &pool->shape, &pool->slab);
+    if (!rc) {
+        worker = stack_above(&stack);
+        worker->stack = stack;
+        worker->pool = pool;
+        run_limit_init(&worker->run_limit, pool, worker);
+        rc = table_put(&pool->table, &pool->allocator, worker, &worker->number);
+    }
     rp_lock_release(&pool->lock);
     if (rc) {
-        worker_unmap(worker);
+        if (worker)
+            worker_unmap(worker);
         return rc;
     }
     /* Here, as snprintf would take another page of the worker's stack. */
@@ -122,21 +124,22 @@ static void cache_put_locked(struct pool *pool, struct worker *worker)
 /* --- threads ---------------------------------------------------------------------------------------------------- */
 
 /* Workers take no asynchronous signal; those that a thread's own instruction raises cannot be blocked. */
-int worker_signals(pthread_attr_t *attr)
+static void worker_signals(sigset_t *set)
 {
     static const int raised[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT};
-    sigset_t set;
 
-    sigfillset(&set);
+    sigfillset(set);
     for (size_t i = 0; i < sizeof(raised) / sizeof(raised[0]); i++)
-        sigdelset(&set, raised[i]);
-    return -pthread_attr_setsigmask_np(attr, &set);
+        sigdelset(set, raised[i]);
 }
 
 static int thread_start(struct pool *pool, struct worker *worker)
 {
+    sigset_t mask, before;
     pthread_t thread; /* the worker keeps its own id at its end: this copy may be late */
 
+    worker_signals(&mask);
+    pthread_sigmask(SIG_SETMASK, &mask, &before); /* the worker inherits it; nor may a handler fork from here on */
     fork_hold_off();
     rp_lock_acquire(&pool->attr_lock);
     int rc = pthread_attr_setstack(&pool->attr, worker->stack.base, worker->stack.size);
@@ -144,6 +147,7 @@ static int thread_start(struct pool *pool, struct worker *worker)
         rc = pthread_create(&thread, &pool->attr, worker_main, worker);
     rp_lock_release(&pool->attr_lock);
     fork_let_go();
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
     return -rc;
 }
 
@@ -166,13 +170,13 @@ void worker_failed(struct pool *pool, bool searching, int rc)
     pool_notify_enders(pool);
 }
 
-static int spawn_counted(struct pool *pool, bool searching, struct stack_slab *slab)
+static int spawn_counted(struct pool *pool, bool searching)
 {
     struct worker *worker = cache_take(pool);
     int rc = 0;
 
     if (!worker)
-        rc = descriptor_create(pool, slab, &worker);
+        rc = descriptor_create(pool, &worker);
     if (rc)
         return rc;
     worker->born_searching = searching;
@@ -194,21 +198,16 @@ static int spawn_counted(struct pool *pool, bool searching, struct stack_slab *s
     return rc;
 }
 
-static int spawn(struct pool *pool, bool searching, struct stack_slab *slab)
+int worker_spawn(struct pool *pool, bool searching)
 {
-    int rc = spawn_counted(pool, searching, slab);
+    int rc = spawn_counted(pool, searching);
 
     if (rc)
         worker_failed(pool, searching, rc);
     return rc;
 }
 
-int worker_spawn(struct pool *pool, bool searching)
-{
-    return spawn(pool, searching, NULL);
-}
-
-int worker_add(struct pool *pool, struct stack_slab *slab)
+int worker_add(struct pool *pool, bool searching)
 {
     uint32_t alive = load_seq(&pool->alive);
 
@@ -216,7 +215,7 @@ int worker_add(struct pool *pool, struct stack_slab *slab)
         if (alive >= load_seq(&pool->target))
             return -EAGAIN;
     } while (!cas_seq(&pool->alive, &alive, alive + 1));
-    return spawn(pool, false, slab);
+    return worker_spawn(pool, searching);
 }
 
 /* The worker counts as searching, so that the task which it is made for does not make another. */
@@ -231,6 +230,16 @@ int worker_ensure(struct pool *pool)
     return rc && load_seq(&pool->alive) ? 0 : rc;
 }
 
+/* So many workers are about to be made; 0: no more. Another who makes some at the same time may come between. */
+static void stacks_expect(struct pool *pool, unsigned n)
+{
+    rp_lock_acquire(&pool->lock);
+    stack_slab_unmap(&pool->slab);
+    if (n > 1 && !pool->cached)
+        stack_slab_map(&pool->slab, &pool->shape, n);
+    rp_lock_release(&pool->lock);
+}
+
 /*
  * As many attempts as are missing at first: workers that do not stay, or that others end, are not made for ever. While
  * a pool is being created the first that cannot begin ends them, as it ends the creation.
@@ -238,17 +247,18 @@ int worker_ensure(struct pool *pool)
 int worker_fill(struct pool *pool, unsigned n)
 {
     uint32_t alive = load_seq(&pool->alive);
-    struct stack_slab slab = {0};
     int rc = 0;
 
-    for (unsigned tries = n > alive ? n - alive : 0; tries && !rc; tries--) {
+    for (unsigned tries = n > alive ? n - alive : 0, slab = 0; tries && !rc; tries--, slab--) {
         if (runq_closed(&pool->runq) || (load_seq(&pool->populating) && load_seq(&pool->begin_error)))
             break;
-        if (!slab.left && tries > 1)
-            stack_slab_map(&slab, pool->stack_size, sizeof(struct worker), tries < SLAB_MOST ? tries : SLAB_MOST);
-        rc = worker_add(pool, &slab);
+        if (!slab) {
+            slab = tries < SLAB_MOST ? tries : SLAB_MOST;
+            stacks_expect(pool, slab);
+        }
+        rc = worker_add(pool, false);
     }
-    stack_slab_unmap(&slab);
+    stacks_expect(pool, 0);
     return rc && load_seq(&pool->alive) >= load_seq(&pool->target) ? 0 : rc;
 }
 

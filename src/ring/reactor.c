@@ -316,6 +316,7 @@ static void loop(struct reactor *reactor)
         int64_t until = wheel_earliest(&reactor->wheel);
         reactor->sleep_until = until;
         rp_lock_release(&reactor->lock);
+        (void)rcu_attach(); /* if it was not to be had before */
         reactor->ops->sleep(reactor->backend, until);
         rp_lock_acquire(&reactor->lock);
         reactor->sleep_until = AWAKE;

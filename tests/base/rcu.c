@@ -19,6 +19,18 @@
 static _Atomic bool inside, waiter_started, leaving;
 static _Atomic int failures;
 
+/* Until it is registered: a call gives up where another registration, or a fork, is under way. */
+static void attach_surely(void)
+{
+    while (!rcu_attached()) {
+        if (rcu_attach()) {
+            add_seq(&failures, 1);
+            return;
+        }
+        sched_yield();
+    }
+}
+
 struct visit {
     int depth;
     bool registered;
@@ -28,8 +40,8 @@ static void *read_for_a_while(void *arg)
 {
     const struct visit *visit = arg;
 
-    if (visit->registered && rcu_attach()) {
-        add_seq(&failures, 1);
+    if (visit->registered) {
+        attach_surely();
     }
     for (int i = 0; i < visit->depth; i++) {
         rcu_enter();
@@ -191,6 +203,45 @@ Test(rcu, attach_may_be_repeated_and_wait_needs_no_reader)
     }
 }
 
+/* Adversary: a fork whose handlers wait for a thread that calls us for the first time. */
+static pthread_t first_caller;
+static _Atomic int called_in_fork;
+
+static void *call_first(void *arg)
+{
+    (void)arg;
+    if (rcu_attach()) {
+        add_seq(&failures, 1);
+    }
+    rcu_enter();
+    rcu_exit();
+    add_seq(&called_in_fork, 1);
+    return NULL;
+}
+
+static void wait_for_first_caller(void)
+{
+    if (pthread_create(&first_caller, NULL, call_first, NULL) || pthread_join(first_caller, NULL)) {
+        add_seq(&failures, 1);
+    }
+}
+
+Test(rcu, a_handler_of_a_fork_may_wait_for_a_thread_that_calls_for_the_first_time)
+{
+    int status;
+
+    cr_assert_eq(pthread_atfork(wait_for_first_caller, NULL, NULL), 0); /* before ours, hence prepared after it */
+    cr_assert_eq(rcu_attach(), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        _exit(0);
+    }
+    cr_assert_gt(child, 0);
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_assert_eq(load_seq(&called_in_fork), 1);
+    cr_assert_eq(load_seq(&failures), 0);
+}
+
 /* Adversary: a writer that frees what it replaced. A stale read shows as a poisoned value (and to ASan as a use after
  * free). What holds: the reader's section spans load and use, and rcu_wait stands between unlink and free. */
 struct boxed {
@@ -202,8 +253,8 @@ static _Atomic bool stop;
 
 static void *read_published(void *registered)
 {
-    if (registered && rcu_attach()) {
-        add_seq(&failures, 1);
+    if (registered) {
+        attach_surely();
     }
     while (!load_seq(&stop)) {
         rcu_enter();
@@ -261,9 +312,7 @@ static void *attach_twice(void *arg)
     pthread_barrier_wait(&after_attach);
     pthread_barrier_wait(&after_attach);
     rcu_exit();
-    if (rcu_attach() || !rcu_attached()) {
-        add_seq(&failures, 1);
-    }
+    attach_surely();
     rcu_enter();
     rcu_exit();
     pthread_barrier_wait(&finish);
@@ -326,9 +375,7 @@ static pthread_barrier_t settled;
 static void *attach_and_stay(void *arg)
 {
     (void)arg;
-    if (rcu_attach()) {
-        add_seq(&failures, 1);
-    }
+    attach_surely();
     pthread_barrier_wait(&settled);
     pthread_barrier_wait(&finish);
     return NULL;
@@ -376,8 +423,8 @@ static void *register_and_stay(void *arg)
 
     if (me->stranger)
         urcu_bp_register_thread();
-    else if (rcu_attach())
-        add_seq(&failures, 1);
+    else
+        attach_surely();
     me->slot = (uintptr_t)URCU_TLS(urcu_bp_reader);
     sem_post(&me->ready);
     sem_wait(end);

@@ -25,6 +25,11 @@ static void setup(void)
 
 TestSuite(stack, .init = setup);
 
+static int map_stack(struct stack *stack, size_t size, size_t above, struct stack_slab *slab)
+{
+    return stack_map(stack, &(struct stack_shape){.size = size, .above = above}, slab);
+}
+
 /* Whether the kernel may read a byte there: a fault becomes EFAULT instead of a signal. */
 static bool readable(const char *at)
 {
@@ -45,7 +50,7 @@ Test(stack, is_at_least_as_large_as_asked_and_in_whole_pages)
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
         struct stack stack;
 
-        cr_assert_eq(stack_map(&stack, sizes[i], 0, NULL), 0);
+        cr_assert_eq(map_stack(&stack, sizes[i], 0, NULL), 0);
         cr_assert_geq(stack.size, sizes[i]);
         cr_assert_lt(stack.size, sizes[i] + page + 1);
         cr_assert_eq(stack.size % page, 0u);
@@ -62,7 +67,7 @@ Test(stack, holds_zeroed_bytes_for_its_owner_above)
     for (size_t i = 0; i < sizeof(above) / sizeof(above[0]); i++) {
         struct stack stack;
 
-        cr_assert_eq(stack_map(&stack, 4 * page, above[i], NULL), 0);
+        cr_assert_eq(map_stack(&stack, 4 * page, above[i], NULL), 0);
         char *owned = stack_above(&stack);
         cr_assert_geq(stack.size, 4 * page);
         cr_assert_geq(stack.above, above[i]);
@@ -81,7 +86,7 @@ Test(stack, has_a_guard_page_below)
 {
     struct stack stack;
 
-    cr_assert_eq(stack_map(&stack, 4 * page, 0, NULL), 0);
+    cr_assert_eq(map_stack(&stack, 4 * page, 0, NULL), 0);
     cr_assert(readable(stack.base));
     cr_assert(readable((char *)stack.base + stack.size - 1));
     cr_assert_not(readable((char *)stack.base - 1));
@@ -106,7 +111,7 @@ Test(stack, a_thread_runs_on_it)
     pthread_t thread;
     uintptr_t address = 0;
 
-    cr_assert_eq(stack_map(&stack, 256 * 1024 + stack_tls_size(), 0, NULL), 0);
+    cr_assert_eq(map_stack(&stack, 256 * 1024 + stack_tls_size(), 0, NULL), 0);
     pthread_attr_init(&attr);
     cr_assert_eq(pthread_attr_setstack(&attr, stack.base, stack.size), 0);
     cr_assert_eq(pthread_create(&thread, &attr, address_of_a_local, &address), 0);
@@ -122,7 +127,7 @@ Test(stack, unmap_takes_the_guard_page_along_and_may_be_repeated)
     unsigned char resident;
     char *base;
 
-    cr_assert_eq(stack_map(&stack, page, 0, NULL), 0);
+    cr_assert_eq(map_stack(&stack, page, 0, NULL), 0);
     base = stack.base;
     stack_unmap(&stack);
     cr_assert_eq(mincore(base - page, page, &resident), -1);
@@ -140,10 +145,10 @@ Test(stack, a_slab_gives_what_single_stacks_are)
         struct stack_slab slab;
         struct stack stacks[4];
 
-        stack_slab_map(&slab, 4 * page, 100, mapped[i]);
+        stack_slab_map(&slab, &(struct stack_shape){.size = 4 * page, .above = 100}, mapped[i]);
         cr_assert_not_null(slab.start);
         for (int k = 0; k < 4; k++) {
-            cr_assert_eq(stack_map(&stacks[k], 4 * page, 100, &slab), 0);
+            cr_assert_eq(map_stack(&stacks[k], 4 * page, 100, &slab), 0);
             cr_assert_geq(stacks[k].size, 4 * page);
             cr_assert_not(readable((char *)stacks[k].base - 1));
             memset(stacks[k].base, 0xaa, stacks[k].size + stacks[k].above);
@@ -167,17 +172,30 @@ Test(stack, a_slab_gives_what_single_stacks_are)
     }
 }
 
-Test(stack, a_slab_for_other_sizes_is_not_used)
+/* The kernel brings in a mapping up to the first page that it cannot. */
+Test(stack, one_that_is_to_be_locked_comes_into_memory_whole)
 {
+    enum { PAGES = 16 };
+    const struct stack_shape shape = {.size = PAGES * page, .locked = true};
     struct stack_slab slab;
-    struct stack stack;
+    struct stack stacks[2];
+    unsigned char resident[PAGES] = {0};
 
-    stack_slab_map(&slab, 4 * page, 0, 2);
-    cr_assert_eq(stack_map(&stack, 8 * page, 0, &slab), 0);
-    cr_assert_eq(slab.left, 2u);
-    memset(stack.base, 0xaa, stack.size);
-    stack_unmap(&stack);
-    stack_slab_unmap(&slab);
+    stack_slab_map(&slab, &shape, 2);
+    for (int i = 0; i < 2; i++)
+        cr_assert_eq(stack_map(&stacks[i], &shape, &slab), 0);
+    if (mlockall(MCL_CURRENT)) {
+        cr_skip("no memory may be locked here");
+    }
+    for (int i = 0; i < 2; i++) {
+        cr_assert_eq(mincore(stacks[i].base, stacks[i].size, resident), 0);
+        for (int k = 0; k < PAGES; k++)
+            cr_assert_eq(resident[k] & 1, 1);
+        cr_assert_not(readable((char *)stacks[i].base - 1));
+    }
+    munlockall();
+    for (int i = 0; i < 2; i++)
+        stack_unmap(&stacks[i]);
 }
 
 Test(stack, without_address_space_for_a_slab_each_stack_is_mapped_alone)
@@ -186,12 +204,12 @@ Test(stack, without_address_space_for_a_slab_each_stack_is_mapped_alone)
     struct stack stack;
 
     errno = ENOTTY;
-    stack_slab_map(&slab, SIZE_MAX / 4, 0, 1000);
+    stack_slab_map(&slab, &(struct stack_shape){.size = SIZE_MAX / 4, .above = 0}, 1000);
     cr_assert_eq(slab.left, 0u);
-    stack_slab_map(&slab, (size_t)1 << 46, 0, 2);
+    stack_slab_map(&slab, &(struct stack_shape){.size = (size_t)1 << 46, .above = 0}, 2);
     cr_assert_eq(slab.left, 0u);
     cr_assert_eq(errno, ENOTTY);
-    cr_assert_eq(stack_map(&stack, 4 * page, 0, &slab), 0);
+    cr_assert_eq(map_stack(&stack, 4 * page, 0, &slab), 0);
     stack_unmap(&stack);
     stack_slab_unmap(&slab);
 }
@@ -229,9 +247,9 @@ Test(stack, does_not_take_huge_pages)
     if (access("/proc/self/smaps", R_OK) || access("/sys/kernel/mm/transparent_hugepage/enabled", F_OK)) {
         cr_skip("this kernel has no huge pages to refuse, or no smaps");
     }
-    cr_assert_eq(stack_map(&single, 4 << 20, 0, NULL), 0);
-    stack_slab_map(&slab, 4 << 20, 0, 2);
-    cr_assert_eq(stack_map(&of_slab, 4 << 20, 0, &slab), 0);
+    cr_assert_eq(map_stack(&single, 4 << 20, 0, NULL), 0);
+    stack_slab_map(&slab, &(struct stack_shape){.size = 4 << 20, .above = 0}, 2);
+    cr_assert_eq(map_stack(&of_slab, 4 << 20, 0, &slab), 0);
     cr_assert(refuses_huge_pages(&single));
     cr_assert(refuses_huge_pages(&of_slab));
     stack_unmap(&single);
@@ -245,17 +263,17 @@ Test(stack, without_address_space_is_enomem_and_errno_is_kept)
     struct rlimit before, none;
     int rc;
 
-    cr_assert_eq(stack_map(&stack, SIZE_MAX, 0, NULL), -ENOMEM);
-    cr_assert_eq(stack_map(&stack, SIZE_MAX / 2 - page, 0, NULL), -ENOMEM);
-    cr_assert_eq(stack_map(&stack, page, SIZE_MAX, NULL), -ENOMEM);
-    cr_assert_eq(stack_map(&stack, SIZE_MAX / 2, SIZE_MAX / 4, NULL), -ENOMEM);
+    cr_assert_eq(map_stack(&stack, SIZE_MAX, 0, NULL), -ENOMEM);
+    cr_assert_eq(map_stack(&stack, SIZE_MAX / 2 - page, 0, NULL), -ENOMEM);
+    cr_assert_eq(map_stack(&stack, page, SIZE_MAX, NULL), -ENOMEM);
+    cr_assert_eq(map_stack(&stack, SIZE_MAX / 2, SIZE_MAX / 4, NULL), -ENOMEM);
 
     getrlimit(RLIMIT_AS, &before);
     none = before;
     none.rlim_cur = 4096;
     setrlimit(RLIMIT_AS, &none);
     errno = ENOTTY;
-    rc = stack_map(&stack, 256 * 1024, 0, NULL);
+    rc = map_stack(&stack, 256 * 1024, 0, NULL);
     setrlimit(RLIMIT_AS, &before);
     cr_assert_eq(rc, -ENOMEM);
     cr_assert_eq(errno, ENOTTY);

@@ -213,21 +213,20 @@ static const struct coroutine *standing_on(const void *base)
 }
 
 /* Only what stands above it is memory here. */
-int stack_map(struct stack *stack, size_t size, size_t above, struct stack_slab *slab)
+int stack_map(struct stack *stack, const struct stack_shape *shape, struct stack_slab *slab)
 {
-    (void)slab;
-    char *owner = alloc_aligned(&model_allocator, CACHE_APART, above);
+    char *owner = alloc_aligned(&model_allocator, CACHE_APART, shape->above);
 
+    (void)slab;
     if (!owner)
         return -ENOMEM;
-    *stack = (struct stack){owner - size, size, above};
+    *stack = (struct stack){owner - shape->size, shape->size, shape->above};
     return 0;
 }
 
-void stack_slab_map(struct stack_slab *slab, size_t size, size_t above, unsigned n)
+void stack_slab_map(struct stack_slab *slab, const struct stack_shape *shape, unsigned n)
 {
-    (void)size;
-    (void)above;
+    (void)shape;
     (void)n;
     *slab = (struct stack_slab){0};
 }

@@ -54,7 +54,6 @@ void model_clock(struct timespec *now);
 #define pthread_exit(result) model_thread_exit()
 #define pthread_attr_init(attr) memset(attr, 0, sizeof(pthread_attr_t))
 #define pthread_attr_destroy(attr) ((void)(attr))
-#define pthread_attr_setsigmask_np(attr, set) ((void)(attr), (void)(set), 0)
 #define pthread_attr_setstack(attr, base, size) (model_attr_set_stack(attr, base), (void)(size), 0)
 #define pthread_sigmask(how, set, old) ((void)(set), (void)(old))
 #define pthread_setcancelstate(state, old) ((void)(state), (void)(old))

@@ -161,6 +161,40 @@ static void fork_inside(void *arg)
     store_seq(&forking->done, 1);
 }
 
+/*
+ * Workers that were never called are called inside a fork, by handlers that wait for what they submit. The handlers are
+ * there before the library's, so that they run when it has prepared.
+ */
+static struct rp_pool *used_in_fork;
+static _Atomic uint32_t ran_in_fork;
+
+static void submit_and_wait(void)
+{
+    uint32_t before = load_seq(&ran_in_fork);
+
+    if (rp_pool_submit(used_in_fork, count_task, (void *)&ran_in_fork) == 0)
+        while (load_seq(&ran_in_fork) == before)
+            sched_yield();
+}
+
+Test(pool_fork, a_handler_of_a_fork_may_wait_for_a_task)
+{
+    struct rp_pool_options options = {.min_workers = 3, .queue_depth = 4};
+
+    NEEDS_THREADS_IN_CHILDREN();
+    cr_assert_eq(pthread_atfork(submit_and_wait, submit_and_wait, NULL), 0);
+    used_in_fork = pool_make(3, &options);
+    for (uint32_t round = 1; round <= 3; round++) {
+        pid_t child = fork();
+        if (child == 0)
+            _exit(0);
+        cr_assert_gt(child, 0);
+        cr_assert_eq(waitpid(child, NULL, 0), child);
+        cr_assert_eq(load_seq(&ran_in_fork), 2 * round);
+    }
+    pool_end(used_in_fork);
+}
+
 Test(pool_fork, a_task_may_fork)
 {
     struct rp_pool *pool = pool_make(2, NULL);
