@@ -34,6 +34,19 @@ static __attribute__((noinline)) bool claim_soon(struct pool *pool, struct how h
     return rc == -EAGAIN && may_block(pool, how.overload) && room_soon(pool, how.class, position) == 1;
 }
 
+void call_and_exit(struct pool *pool)
+{
+    bool owed = idle_wake_one(pool);
+
+    if (owed)
+        add_seq(&pool->guests, 1);
+    pool_exit();
+    if (owed) {
+        worker_spawn(pool, true);
+        guest_leave(pool);
+    }
+}
+
 /* The entry is copied for the long way, so that on the short one it is never in memory. */
 static inline __attribute__((always_inline)) int submit_inline(const struct rp_pool *handle, const struct entry *entry,
                                                                struct how how)

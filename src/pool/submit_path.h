@@ -12,17 +12,16 @@
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
+/* P3 of idle.h, where there is something to do. */
+void call_and_exit(struct pool *pool);
+
 /* P2, P3 of idle.h. In the section that pool_enter opened, which it ends. */
-static inline void wake_and_exit(struct pool *pool)
+static inline __attribute__((always_inline)) void wake_and_exit(struct pool *pool)
 {
-    if (idle_must_wake(pool) && idle_wake_one(pool)) {
-        add_seq(&pool->guests, 1);
+    if (idle_must_wake(pool))
+        call_and_exit(pool);
+    else
         pool_exit();
-        worker_spawn(pool, true);
-        guest_leave(pool);
-        return;
-    }
-    pool_exit();
 }
 
 /* A position at once: 1; or 0, a negative errno: not so. */
