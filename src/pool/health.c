@@ -17,12 +17,12 @@
  */
 #include "base/futex.h"
 #include "base/rcu.h"
+#include "base/signals.h"
 #include "base/stack.h"
 #include "pool/multi.h"
 
 #include <errno.h>
 #include <limits.h>
-#include <signal.h>
 #include <sys/prctl.h>
 
 #define HEALTH_STACK (256 * 1024)
@@ -210,16 +210,15 @@ static void *health_main(void *arg)
 
 static int thread_make(struct multi *multi)
 {
-    sigset_t all, before;
+    sigset_t before;
     pthread_attr_t attr;
 
-    sigfillset(&all);
     pthread_attr_init(&attr);
     int rc = pthread_attr_setstacksize(&attr, HEALTH_STACK + stack_tls_size());
-    pthread_sigmask(SIG_SETMASK, &all, &before); /* the thread inherits it */
+    signals_block(&before); /* the thread inherits it */
     if (!rc)
         rc = pthread_create(&multi->health.thread, &attr, health_main, multi);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    signals_restore(&before);
     pthread_attr_destroy(&attr);
     return rc ? -EAGAIN : 0; /* whatever the system said: a filter's EPERM as well */
 }

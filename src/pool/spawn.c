@@ -12,10 +12,10 @@
 #include "base/alloc.h"
 #include "base/fork.h"
 #include "base/rcu.h"
+#include "base/signals.h"
 #include "pool/pool.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -123,23 +123,12 @@ static void cache_put_locked(struct pool *pool, struct worker *worker)
 
 /* --- threads ---------------------------------------------------------------------------------------------------- */
 
-/* Workers take no asynchronous signal; those that a thread's own instruction raises cannot be blocked. */
-static void worker_signals(sigset_t *set)
-{
-    static const int raised[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT};
-
-    sigfillset(set);
-    for (size_t i = 0; i < sizeof(raised) / sizeof(raised[0]); i++)
-        sigdelset(set, raised[i]);
-}
-
 static int thread_start(struct pool *pool, struct worker *worker)
 {
-    sigset_t mask, before;
+    sigset_t before;
     pthread_t thread; /* the worker keeps its own id at its end: this copy may be late */
 
-    worker_signals(&mask);
-    pthread_sigmask(SIG_SETMASK, &mask, &before); /* the worker inherits it; nor may a handler fork from here on */
+    signals_block(&before); /* the worker inherits it; nor may a handler fork from here on */
     fork_hold_off();
     rp_lock_acquire(&pool->attr_lock);
     int rc = pthread_attr_setstack(&pool->attr, worker->stack.base, worker->stack.size);
@@ -147,7 +136,7 @@ static int thread_start(struct pool *pool, struct worker *worker)
         rc = pthread_create(&thread, &pool->attr, worker_main, worker);
     rp_lock_release(&pool->attr_lock);
     fork_let_go();
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    signals_restore(&before);
     return -rc;
 }
 

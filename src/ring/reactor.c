@@ -28,7 +28,6 @@
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
@@ -39,6 +38,7 @@
 #include "base/fork.h"
 #include "base/futex.h"
 #include "base/rcu.h"
+#include "base/signals.h"
 #include "base/stack.h"
 #include "ring/backend.h"
 #include "ring/probe.h"
@@ -379,30 +379,18 @@ static void *reactor_main(void *argument)
 
 /* ---- getting and putting ---- */
 
-/* Users' signals are for users' threads. What faults raise stays open, so that a crash handler sees ours too. */
-static void block_signals(sigset_t *old)
-{
-    static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT};
-    sigset_t all;
-    sigfillset(&all);
-    for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
-        sigdelset(&all, faults[i]);
-    }
-    pthread_sigmask(SIG_SETMASK, &all, old);
-}
-
 /* Starts the thread and waits until its backend is open. 0; -EAGAIN; or what the thread met. */
 static int start_thread(struct reactor *reactor)
 {
     pthread_attr_t attributes;
-    sigset_t old;
+    sigset_t before;
     if (pthread_attr_init(&attributes) != 0) {
         return -ENOMEM;
     }
     pthread_attr_setstacksize(&attributes, STACK_SIZE + stack_tls_size());
-    block_signals(&old);
+    signals_block(&before);
     int rc = pthread_create(&reactor->thread, &attributes, reactor_main, reactor);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    signals_restore(&before);
     pthread_attr_destroy(&attributes);
     if (rc != 0) {
         return -EAGAIN;

@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/fork.h"
 #include "base/futex.h"
+#include "base/signals.h"
 #include "base/stack.h"
 
 #include <errno.h>
@@ -249,6 +250,18 @@ void stack_unmap(struct stack *stack)
 void model_attr_set_stack(pthread_attr_t *attr, void *base)
 {
     memcpy(attr, &base, sizeof(base));
+}
+
+/* --- signals: there are none ---------------------------------------------------------------------------------------- */
+
+void signals_block(sigset_t *before)
+{
+    (void)before;
+}
+
+void signals_restore(const sigset_t *before)
+{
+    (void)before;
 }
 
 /* --- threads ---------------------------------------------------------------------------------------------------- */

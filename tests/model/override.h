@@ -55,10 +55,7 @@ void model_clock(struct timespec *now);
 #define pthread_attr_init(attr) memset(attr, 0, sizeof(pthread_attr_t))
 #define pthread_attr_destroy(attr) ((void)(attr))
 #define pthread_attr_setstack(attr, base, size) (model_attr_set_stack(attr, base), (void)(size), 0)
-#define pthread_sigmask(how, set, old) ((void)(set), (void)(old))
 #define pthread_setcancelstate(state, old) ((void)(state), (void)(old))
-#define sigfillset(set) ((void)(set))
-#define sigdelset(set, signal) ((void)(set), (void)(signal))
 #undef pthread_cleanup_push
 #undef pthread_cleanup_pop
 #define pthread_cleanup_push(run, arg)                                                                                 \
