@@ -11,7 +11,6 @@
 #include "base/stack.h"
 
 #include "base/atomic.h"
-#include "base/futex.h"
 
 #include <errno.h>
 #include <link.h>
@@ -42,8 +41,14 @@ static size_t whole_bytes(const struct stack_shape *shape)
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL 102
 #endif
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
 
-/* Whether pages can be marked: asked once, as an emulator may take any advice and do nothing. */
+/*
+ * Whether pages can be marked. Asked once, by advice that no marked page can follow, as an emulator may take any advice
+ * and do nothing. Not by a call that takes the page as an argument: valgrind would read it.
+ */
 enum { UNKNOWN, MARKS, SPLITS };
 static _Atomic uint32_t marking;
 
@@ -59,7 +64,7 @@ static bool guard_mark(char *at, size_t page)
         return false;
     }
     if (known == UNKNOWN) {
-        bool marked = futex_wait((_Atomic uint32_t *)(void *)at, 1, 0) == -EFAULT;
+        bool marked = madvise(at, page, MADV_POPULATE_READ) && errno == EFAULT;
         store_relaxed(&marking, marked ? MARKS : SPLITS);
         return marked;
     }
