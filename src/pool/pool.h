@@ -91,7 +91,6 @@ struct search {
     bool found;        /* a task, when it last looked around */
     unsigned vain;     /* finds that another had first, less those that it got */
     int64_t gather_ns; /* for how long it lets them gather */
-    uint64_t tail;     /* of the queue, when it last looked how close it is */
 };
 
 /*
@@ -361,7 +360,7 @@ void search_init(struct search *search);
 /*
  * Whether a worker of brief tasks is too close behind who submits them; lets some gather if so, with no task in hand.
  */
-bool search_is_close(struct worker *worker);
+bool search_is_close(const struct worker *worker);
 void search_fall_back(struct worker *worker);
 /*
  * Waits a little, by the rules there: true: there may be a task. *searching is whether the worker is counted as

@@ -12,7 +12,7 @@
  *     to a fifth. So where tasks come in a stream it lets some gather before it looks. Whether they do it finds out by
  *     trying, more and more seldom while it is in vain: a round trip must not pay for it. Nor may it come too close
  *     while it works: what a processor fetches ahead for it are then the slots that its submitter is about to write.
- *     But among the pools of a multi pool it only keeps away where tasks come just now, as others have use for the CPU;
+ *     But a worker of a multi pool does not wait for that, as others have use for the CPU: see turns;
  *   rest: who finds tasks again and again that another had first (one that waits for its future and runs it itself, as
  *     a rule) makes that one slower by each look at the queue. It looks every few microseconds, until it gets tasks
  *     again;
@@ -48,9 +48,8 @@
 
 #define BURSTS_MANY 4
 #define BURSTS_MOST 16
-#define TURNS_LEAST 4
 #define TURNS_MOST 16
-#define TURNS_ENOUGH 64
+#define TURNS_ENOUGH 512 /* tasks, or half of what may be in flight */
 #define TURN_LONG_NS 500000
 #define TURN_ALONE_NS 1500
 #define TURN_GATHER_NS 3000
@@ -109,15 +108,13 @@ static void let_gather(struct pool *pool, struct search *search)
     gather_longer(search, gathered);
 }
 
-bool search_is_close(struct worker *worker)
+bool search_is_close(const struct worker *worker)
 {
     const struct runq *q = &worker->pool->runq;
-    unsigned apart = load_relaxed(&q->limit) / APART_SHARE;                          /* a hint */
-    uint64_t tail = load_relaxed(&q->tail);                                          /* another hint */
-    bool waits = tail != worker->search.tail || !load_relaxed(&worker->pool->owner); /* set soon after creation */
+    unsigned apart = load_relaxed(&q->limit) / APART_SHARE; /* a hint */
 
-    worker->search.tail = tail;
-    return waits && runq_queued(q) < (apart < APART ? apart : APART) &&
+    return !load_relaxed(&worker->pool->owner) && /* set soon after creation */
+           runq_queued(q) < (apart < APART ? apart : APART) &&
            (worker->submitter_cpu < 0 || worker->submitter_cpu != cpu_current());
 }
 
@@ -185,31 +182,30 @@ static bool learn_bursts(const struct worker *worker, struct search *search, uin
  */
 static bool take_turns(struct pool *pool, struct search *search)
 {
+    unsigned half = load_relaxed(&pool->runq.limit) / 2; /* a hint */
+    unsigned enough = half < TURNS_ENOUGH ? half : TURNS_ENOUGH;
     int64_t before = rp_now();
+    bool found = false;
 
-    for (int i = 0; i < TURNS_MOST; i++) {
+    for (int i = 0; i < TURNS_MOST && !found; i++) {
         sched_yield();
         int64_t now = rp_now();
         if (now - before < TURN_ALONE_NS) { /* nobody else wants the CPU */
             wait_ns(TURN_GATHER_NS);
-            if (runq_incoming(&pool->runq)) {
-                search->refrain /= 2;
-                return true;
-            }
-        }
-        if (now - before > TURN_LONG_NS) {
+            found = runq_incoming(&pool->runq);
+        } else if (now - before > TURN_LONG_NS) {
             search->refrain = search->refrain ? 2 * search->refrain : REFRAIN_LEAST;
             search->refrain = search->refrain < REFRAIN_MOST ? search->refrain : REFRAIN_MOST;
             search->bursts = -search->refrain;
             return runq_incoming(&pool->runq);
         }
         before = now;
-        if (runq_queued(&pool->runq) >= TURNS_ENOUGH || (i >= TURNS_LEAST && runq_incoming(&pool->runq))) {
-            search->refrain /= 2;
-            return true;
-        }
+        found = found || runq_queued(&pool->runq) >= enough;
     }
-    return false;
+    found = found || runq_incoming(&pool->runq);
+    if (found)
+        search->refrain /= 2;
+    return found;
 }
 
 bool search_for_work(struct worker *worker, bool *searching)
