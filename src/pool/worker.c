@@ -502,10 +502,12 @@ static __attribute__((noinline)) bool worker_parks(struct worker *worker, bool *
         return !worker_leave(worker, IF_ALL_IS_OVER, 0, searching);
     }
     uint32_t call = idle_park(pool, worker, *searching);
-    (void)rcu_attach(); /* what can fail of it was done when the pool was created */
     search_parked(worker);
     *searching = call == PARK_NOTIFIED;
-    return *searching || !called_leaves(worker, call, searching);
+    if (!*searching)
+        return !called_leaves(worker, call, searching);
+    (void)rcu_attach(); /* what can fail of it was done when the pool was created */
+    return true;
 }
 
 /*
@@ -514,8 +516,8 @@ static __attribute__((noinline)) bool worker_parks(struct worker *worker, bool *
  */
 static bool worker_wakes(struct worker *worker, bool *searching)
 {
-    if (!*searching && !rcu_attached())
-        return worker_parks(worker, searching);
+    if (!*searching && !rcu_attached() && !worker_parks(worker, searching))
+        return false;
     (void)rcu_attach(); /* as there */
     return true;
 }
