@@ -167,6 +167,8 @@ int rp_pool_snapshot(const struct rp_pool *handle, struct rp_pool_snapshot *out)
 
 static void worker_info(struct worker *worker, struct rp_worker_info *info)
 {
+    bool own;
+
     *info = (struct rp_worker_info){
         .worker = worker->number,
         .state = (int)load_acquire(&worker->state),
@@ -176,7 +178,7 @@ static void worker_info(struct worker *worker, struct rp_worker_info *info)
     };
     if (info->state == RP_WORKER_RUNNING)
         info->label = load_acquire(&worker->label);
-    info->since = info->state == RP_WORKER_RUNNING ? worker_since(worker) : load_relaxed(&worker->parked_at);
+    info->since = info->state == RP_WORKER_RUNNING ? worker_since(worker, &own) : load_relaxed(&worker->parked_at);
 }
 
 int rp_pool_workers(const struct rp_pool *handle, struct rp_worker_info *out, unsigned n)

@@ -53,7 +53,8 @@ static struct finding examine(struct multi *multi, struct pool *pool)
     unsigned used = load_acquire(&pool->table.used);
     for (unsigned i = 0; i < used; i++) {
         struct worker *worker = worker_at(pool, i);
-        if (worker && load_acquire(&worker->state) == RP_WORKER_RUNNING && worker_since(worker) < before)
+        bool own;
+        if (worker && load_acquire(&worker->state) == RP_WORKER_RUNNING && worker_since(worker, &own) < before && own)
             f.hung++; /* since: of this task, or of one that has just ended and hung */
     }
     rcu_exit();

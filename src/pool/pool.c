@@ -262,7 +262,8 @@ void ender_report(struct pool *pool, struct rp_release_report *report)
         struct worker *worker = worker_at(pool, i);
         if (!worker || load_acquire(&worker->state) != RP_WORKER_RUNNING)
             continue;
-        int64_t age = now - worker_since(worker);
+        bool own;
+        int64_t age = now - worker_since(worker, &own);
         report->worker[report->listed].label = load_acquire(&worker->label);
         report->worker[report->listed].running_ns = age > 0 ? age : 0;
         report->listed++;

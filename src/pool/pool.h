@@ -88,6 +88,7 @@ struct search {
     int refrain;       /* below 0 from here: it takes no turns, as the last one was long */
     uint64_t tasks;    /* its count of them when it last ran out of work */
     unsigned hasty;    /* sleeps in a row that were ended at once */
+    uint64_t head;     /* of the queue when it last went to sleep */
     bool found;        /* a task, when it last looked around */
     unsigned vain;     /* finds that another had first, less those that it got */
     int64_t gather_ns; /* for how long it lets them gather */
@@ -111,7 +112,7 @@ struct worker {
     _Atomic(const char *) label;                 /* o: r */
     _Atomic int64_t since;                       /* o: r: see struct rp_worker_info */
     _Atomic uint64_t tasks;                      /* o: tasks that returned; r */
-    _Atomic uint32_t unstamped;                  /* o, r: so many tasks that come do not set `since` */
+    _Atomic uint32_t unstamped;                  /* o, r: 0, or so many tasks have the same `since` from this on */
     struct taker taker;                          /* o */
     int submitter_cpu;                           /* o: of its last task */
     struct search search;                        /* o */
@@ -330,8 +331,13 @@ void worker_unmap(struct worker *worker);
 void *worker_main(void *arg);
 /* Changes its state, and tells that to the log, if it wants to know. The log is the user's function: in no section. */
 void worker_turn(struct worker *worker, enum rp_worker_state state);
-/* When its task began, or it last said that it lives. Under RCU. */
-int64_t worker_since(struct worker *worker);
+/* What its task, or the part of it that runs from now on, is called; NULL: nothing. On its own thread. */
+void worker_labels(struct worker *worker, const char *label);
+/*
+ * When its task began, or it last said that it lives; or when one of the short ones before it did, and then *own is
+ * false, and true when asked again of the same task. Under RCU.
+ */
+int64_t worker_since(struct worker *worker, bool *own);
 void run_limit_fire(struct timer *timer);
 void run_limit_init(struct limit *limit, struct pool *pool, struct worker *worker);
 void run_limit_arm(struct limit *limit, const struct entry *entry);

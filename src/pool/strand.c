@@ -298,8 +298,8 @@ static void item_run(struct turn *turn)
         return;
     }
     struct entry entry = {.fn = item->fn, .arg = item->arg, .label = item->label, .timeout = job ? item->timeout : 0};
-    if (outer->worker && load_relaxed(&outer->worker->label) != item->label) /* own word */
-        store_release(&outer->worker->label, item->label);
+    if (outer->worker)
+        worker_labels(outer->worker, item->label);
     turn->fate = PANICKED; /* until it has returned */
     bool returned = frame_run(outer->pool, outer->worker, &entry, FRAME_PART);
     turns = turn; /* a panic has jumped over those on top of it */

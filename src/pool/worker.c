@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define STAMP_TASKS 8
+#define STAMP_TASKS 64
 #define TIMED_TASKS 64 /* worker_times is called after so many */
 
 /* --- states ----------------------------------------------------------------------------------------------------- */
@@ -45,33 +45,51 @@ static int64_t coarse_now(void)
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
+void worker_labels(struct worker *worker, const char *label)
+{
+    if (load_relaxed(&worker->label) == label) /* own word */
+        return;
+    store_release(&worker->label, label);
+    store_relaxed(&worker->unstamped, 0); /* own word: the next task says that it has none */
+}
+
 /*
- * When its task began. Even the coarse clock takes a quarter of the time that a worker spends on an empty task, so
- * of tasks known to be short one in STAMP_TASKS reads it, which says the same of the others to within microseconds.
- * Only a task of that group after a long one would look older than it is: hence the next one reads it as soon as it is
- * seen to have moved, as somebody has looked (worker_since), and after a time without work.
+ * Before a task: since when it runs, and what is said of it. Even the coarse clock takes a quarter of the time that a
+ * worker spends on an empty task, so of tasks without a label that are known to be short one in STAMP_TASKS does this,
+ * which says the same of the others to within microseconds. Only a task of that group after a long one would look older
+ * than it is: hence the next one does it as soon as somebody has looked (worker_since), and after a time without work.
+ * While `unstamped` is not 0 the state is RUNNING, and there is no label.
  */
-static inline void worker_stamps(struct worker *worker)
+static __attribute__((noinline)) void worker_says(struct worker *worker, const char *label)
+{
+    int64_t now = coarse_now();
+    bool moved = now != load_relaxed(&worker->since); /* own word */
+
+    store_relaxed(&worker->since, now);                    /* before the state, for health.c */
+    if (load_relaxed(&worker->state) != RP_WORKER_RUNNING) /* own word */
+        worker_turn(worker, RP_WORKER_RUNNING);
+    worker_labels(worker, label);
+    worker->frame.label = label;
+    store_release(&worker->unstamped, worker->taker.brief && !moved && !label ? STAMP_TASKS : 0);
+}
+
+/* Whether that was said before a task before, and goes for this one as well. */
+static inline bool worker_has_said(struct worker *worker, const char *label)
 {
     uint32_t left = load_relaxed(&worker->unstamped); /* own word, but for those who ask for 0 */
 
-    if (left) {
-        store_relaxed(&worker->unstamped, left - 1); /* over a 0, now and then: who asked asks again */
-        return;
-    }
-    int64_t now = coarse_now();
-    bool moved = now != load_relaxed(&worker->since); /* own word */
-    store_relaxed(&worker->since, now);               /* before the state, for health.c */
-    if (worker->taker.brief && !moved)
-        store_relaxed(&worker->unstamped, STAMP_TASKS - 1); /* as above */
-    else
-        worker->taker.brief = false;
+    if (label || left <= 1)
+        return false;
+    store_relaxed(&worker->unstamped, left - 1); /* over a 0, now and then: who asked asks again */
+    return true;
 }
 
-int64_t worker_since(struct worker *worker)
+int64_t worker_since(struct worker *worker, bool *own)
 {
-    int64_t since = load_relaxed(&worker->since); /* a report's figure */
+    uint32_t left = load_acquire(&worker->unstamped); /* before `since` */
+    int64_t since = load_relaxed(&worker->since);     /* a report's figure */
 
+    *own = left == 0 || left == STAMP_TASKS;
     store_relaxed(&worker->unstamped, 0); /* a hint */
     return since;
 }
@@ -206,12 +224,8 @@ static inline __attribute__((always_inline)) bool entry_run(struct worker *worke
                                                             const struct entry *entry, bool plain)
 {
     const char *label = plain || entry->plain ? NULL : entry->label;
-    worker_stamps(worker);
-    if (load_relaxed(&worker->state) != RP_WORKER_RUNNING) /* own word */
-        worker_turn(worker, RP_WORKER_RUNNING);
-    if (load_relaxed(&worker->label) != label) /* own word */
-        store_release(&worker->label, label);
-    worker->frame.label = label;
+    if (!worker_has_said(worker, label))
+        worker_says(worker, label);
     worker->frame.phase = FRAME_OPEN;
     if (!plain && !entry->plain && entry->timeout) {
         worker->limited = true;

@@ -4,6 +4,7 @@
 #include "multi.h"
 
 #include <sys/syscall.h>
+#include <unistd.h>
 
 struct diary {
     struct rp_multi *multi;
@@ -229,6 +230,46 @@ Test(multi_health, a_task_that_beats_does_not_hang)
     gate_open(&hung);
     cr_assert_eq(caller_end(&caller), 0);
     multi_end(multi);
+}
+
+static void short_task(void *arg)
+{
+    (void)arg;
+}
+
+static void slow_task(void *arg)
+{
+    usleep(50000);
+    count_task(arg);
+}
+
+/*
+ * Of a stream of short tasks a worker says since when one of them runs, and that goes for some more: also for these, until
+ * somebody asks. Whoever takes the first answer finds them all at one, for as long as they take together.
+ */
+Test(multi_health, slow_tasks_after_short_ones_do_not_hang)
+{
+    struct diary diary = {0};
+    struct gate gate = {0};
+    _Atomic uint32_t ran = 0;
+    struct rp_pool_options pool = {.queue_depth = 1024, .log_level = RP_LOG_NONE};
+    struct rp_multi_options options = {
+        .pool = &pool, .health_ns = 1000 * MS, .hang_ns = 400 * MS, .on_health = on_health, .health_user = &diary};
+    struct rp_multi *multi = multi_make(4, 1, RP_ROUND_ROBIN, &options);
+
+    for (unsigned i = 0; i < 4; i++) {
+        hold_pool(multi, i, &gate, 1);
+        for (int n = 0; n < 600; n++)
+            cr_assert_eq(rp_pool_submit(rp_multi_pool(multi, i), short_task, NULL), 0);
+        for (int n = 0; n < 25; n++)
+            cr_assert_eq(rp_pool_submit(rp_multi_pool(multi, i), slow_task, (void *)&ran), 0);
+    }
+    cr_assert_eq(rp_multi_submit(multi, short_task, NULL), 0); /* the check sleeps until a submit comes, and looks */
+    usleep(200000);
+    gate_open(&gate);
+    AWAIT(load_seq(&ran) == 4 * 25);
+    multi_end(multi);
+    cr_assert_eq(load_seq(&diary.out), 0);
 }
 
 /* Deferred, as it runs on the check's own thread, which must not wait for itself. */

@@ -35,6 +35,36 @@ Test(strand, a_late_task_is_dropped_and_those_behind_it_run)
     pool_end(pool);
 }
 
+static void short_task(void *arg)
+{
+    (void)arg;
+}
+
+/* Also where a worker has not said anything of itself for some short tasks. Who looks in between makes it do so. */
+Test(strand, a_label_ends_with_its_task)
+{
+    struct rp_pool *pool = queueing_pool(1);
+    struct rp_strand *strand = strand_make(pool, NULL);
+    struct gate before = {0}, after = {0};
+    struct rp_task task = {.fn = short_task, .label = "part"};
+    struct rp_worker_info info;
+
+    cr_assert_eq(rp_pool_submit(pool, gate_pass, &before), 0);
+    AWAIT(load_seq(&before.inside) == 1);
+    for (int i = 0; i < 600; i++)
+        cr_assert_eq(rp_pool_submit(pool, short_task, NULL), 0);
+    cr_assert_eq(rp_strand_submit(strand, 1, short_task, NULL), 0);
+    cr_assert_eq(rp_strand_submit_task(strand, 1, &task), 0);
+    cr_assert_eq(rp_pool_submit(pool, gate_pass, &after), 0);
+    gate_open(&before);
+    AWAIT(load_seq(&after.inside) == 1);
+    cr_assert_eq(rp_pool_workers(pool, &info, 1), 1);
+    cr_assert_null(info.label, "%s", info.label);
+    gate_open(&after);
+    cr_assert_eq(rp_strand_destroy(strand), 0);
+    pool_end(pool);
+}
+
 Test(strand, each_task_posts_its_own_completion)
 {
     struct rp_pool *pool = queueing_pool(2);
