@@ -73,7 +73,7 @@ struct entry {
         uint64_t user_data; /* of ENTRY_CQ */
     };
     int64_t timeout;
-    int cpu;        /* the submitter's, or -1 */
+    int cpu;        /* the submitter's, or -1; CPU_BATCH is added if it came in a long batch */
     uint32_t plain; /* ENTRY_* */
 };
 
@@ -82,6 +82,8 @@ struct entry {
  * it owes a completion, which is all that it has beside fn and arg. The lowest bit says that it needs no extras.
  */
 enum { ENTRY_FULL = 0, ENTRY_PLAIN = 1, ENTRY_CQ = 2, ENTRY_JOB = 3 };
+
+#define CPU_BATCH (1 << 30)
 
 static inline bool entry_has_extras(uint32_t plain)
 {

@@ -5,19 +5,22 @@
  * either side. Seven rules bound that (measured; see bench/RESULTS.md). None of them is part of the parking protocol:
  * whatever is seen or not seen here, idle_park looks again.
  *   one searcher: it announces itself in the idle word, so that submitters wake nobody else, and only one may, or two
- *     of those that take turns (below);
+ *     of those that take turns or run dry after a long burst while the one stands by (below);
  *   lazy: where no worker is parked and none may be made there is nothing to announce, and it just looks;
  *   same CPU: it never looks around on the CPU of the thread that submitted last: that one could not run;
  *   gather: whoever takes each task the moment it is published works in its submitter's very cache lines, and slows it
  *     to a fifth. So where tasks come in a stream it lets some gather before it looks. Whether they do it finds out by
  *     trying, more and more seldom while it is in vain: a round trip must not pay for it. Nor may it come too close
  *     while it works: what a processor fetches ahead for it are then the slots that its submitter is about to write.
- *     But a worker of a multi pool does not wait for that, as others have use for the CPU: see turns;
+ *     But a worker of a multi pool does not wait for that, as others have use for the CPU: see turns; nor one whose
+ *     tasks come in long batches, as their submitter takes a whole row of lines at a time;
  *   rest: who finds tasks again and again that another had first (one that waits for its future and runs it itself, as
  *     a rule) makes that one slower by each look at the queue. It looks every few microseconds, until it gets tasks
  *     again;
  *   yield: who was called again and again as soon as it slept, and for nothing, since others take what comes, stays the
- *     one searcher for a few turns of the CPU instead: each of those calls cost the submitter a system call;
+ *     one searcher for a few turns of the CPU instead: each of those calls cost the submitter a system call. Among brief
+ *     tasks it stands by for as long as others take them: a second one that ran dry at the head would only be in the
+ *     way of both, on the submitter's CPU as it is. Where they stop, as one blocks in a task, it takes the next;
  *   turns: the workers of a multi pool's pools share the CPUs with one another, so that each is called for the few
  *     tasks that came while the others ran, and parks again. One that has found many at a time lately gives up the CPU
  *     instead, as a searcher, until many have gathered; if nobody else wants it, it lets some gather instead. There may
@@ -57,9 +60,17 @@
 #define REFRAIN_MOST 4096
 
 #define HASTY_NS 20000
-#define HASTY_AMONG_NS 200000 /* of a pool among several, whose workers run in between */
+#define HASTY_AMONG_NS 200000 /* of a pool among several, whose workers run in between, and where others take */
 #define HASTY_MANY 4
 #define YIELDS 4
+#define STAND_BYS 64
+#define LONG_BURST 64 /* tasks in a row, or such that others took meanwhile */
+
+/* Moves on with each task of the normal class that somebody takes. */
+static uint64_t head_position(const struct pool *pool)
+{
+    return load_relaxed(&runq_normal(&pool->runq)->head) & POSITION_MASK;
+}
 
 void search_init(struct search *search)
 {
@@ -68,10 +79,14 @@ void search_init(struct search *search)
 
 void search_parked(struct worker *worker)
 {
-    int64_t most = load_relaxed(&worker->pool->owner) ? HASTY_AMONG_NS : HASTY_NS; /* set soon after creation */
-    bool hasty = rp_now() - load_relaxed(&worker->parked_at) < most;               /* own word */
+    struct search *search = &worker->search;
+    uint64_t taken = (head_position(worker->pool) - search->head) & POSITION_MASK; /* by others */
+    bool among = worker->taker.brief && taken >= LONG_BURST;
+    if (load_relaxed(&worker->pool->owner)) /* set soon after creation */
+        among = true;
+    bool hasty = rp_now() - load_relaxed(&worker->parked_at) < (among ? HASTY_AMONG_NS : HASTY_NS); /* own word */
 
-    worker->search.hasty = hasty ? worker->search.hasty + 1 : 0;
+    search->hasty = hasty ? search->hasty + 1 : 0;
 }
 
 static void wait_ns(int64_t span)
@@ -108,14 +123,24 @@ static void let_gather(struct pool *pool, struct search *search)
     gather_longer(search, gathered);
 }
 
+/* Whether it runs where its last task came from. */
+static bool beside_submitter(const struct worker *worker)
+{
+    int cpu = worker->submitter_cpu;
+
+    return cpu >= 0 && (cpu & ~CPU_BATCH) == cpu_current();
+}
+
 bool search_is_close(const struct worker *worker)
 {
     const struct runq *q = &worker->pool->runq;
     unsigned apart = load_relaxed(&q->limit) / APART_SHARE; /* a hint */
 
-    return !load_relaxed(&worker->pool->owner) && /* set soon after creation */
-           runq_queued(q) < (apart < APART ? apart : APART) &&
-           (worker->submitter_cpu < 0 || worker->submitter_cpu != cpu_current());
+    if (load_relaxed(&worker->pool->owner) || beside_submitter(worker)) /* set soon after creation */
+        return false;
+    if (worker->submitter_cpu >= 0 && worker->submitter_cpu & CPU_BATCH)
+        return false;
+    return runq_queued(q) < (apart < APART ? apart : APART); /* which takes a line from the submitter */
 }
 
 void search_fall_back(struct worker *worker)
@@ -153,14 +178,21 @@ static bool look_around(struct pool *pool, bool rests)
     return false;
 }
 
-static bool yield_around(struct pool *pool)
+/* `stands_by`: takes nothing while others do. */
+static bool yield_around(struct pool *pool, bool stands_by)
 {
-    for (int i = 0; i < YIELDS; i++) {
+    uint64_t head = head_position(pool);
+
+    for (int turns = 0, vain = 0; turns < STAND_BYS && vain < YIELDS; turns++) {
         sched_yield();
-        if (runq_incoming(&pool->runq))
+        uint64_t before = head;
+        head = head_position(pool);
+        bool others = stands_by && head != before;
+        if (!others && runq_incoming(&pool->runq))
             return true;
+        vain += !others;
     }
-    return false;
+    return runq_incoming(&pool->runq);
 }
 
 /* Whether the caller is a worker of a multi pool that has found many tasks at a time lately. */
@@ -213,9 +245,10 @@ bool search_for_work(struct worker *worker, bool *searching)
     struct pool *pool = worker->pool;
     struct search *search = &worker->search;
     uint64_t burst = load_relaxed(&worker->tasks) - search->tasks; /* own word: tasks since it last searched */
-    bool same_cpu = worker->submitter_cpu >= 0 && worker->submitter_cpu == cpu_current();
+    bool same_cpu = beside_submitter(worker);
 
     search->tasks += burst;
+    search->head = head_position(pool);
     learn_finds(search, burst);
     bool streams = learn_bursts(worker, search, burst);
     if (same_cpu && !streams && search->hasty < HASTY_MANY)
@@ -223,13 +256,13 @@ bool search_for_work(struct worker *worker, bool *searching)
     if (!*searching) {
         uint64_t word = load_relaxed(&pool->idle.word); /* a hint */
         bool lazy = !idle_top(word) && load_relaxed(&pool->alive) >= load_relaxed(&pool->target);
-        if (!lazy && !(*searching = idle_search_begin(pool, streams ? 2 : 1)))
+        if (!lazy && !(*searching = idle_search_begin(pool, streams || burst >= LONG_BURST ? 2 : 1)))
             return false;
     }
     if (streams)
         return take_turns(pool, search);
     if (same_cpu)
-        return yield_around(pool);
+        return yield_around(pool, worker->taker.brief);
     let_gather(pool, search);
     return search->found = look_around(pool, search->vain >= VAIN_MANY);
 }

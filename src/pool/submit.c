@@ -13,6 +13,7 @@
 #include <sched.h>
 
 #define BUSY_TRIES 64
+#define LONG_BATCH 16 /* a worker need not keep its distance; measured, see bench/RESULTS.md */
 
 static int submit_slow(const struct rp_pool *handle, const struct entry *entry, struct how how);
 
@@ -221,6 +222,9 @@ static unsigned batch_in_section(struct pool *pool, const struct rp_task *tasks,
         return 0;
     struct ring *ring = load_acquire(&pool->runq.rings[class]);
     int cpu = cpu_current();
+
+    if (cpu >= 0 && claimed >= LONG_BATCH)
+        cpu |= CPU_BATCH;
     for (int i = 0; i < claimed; i++) { /* a deadline that has passed since the check is met at the dequeue */
         struct entry entry = task_entry(&tasks[i], cpu);
         ring_publish(ring, position + (unsigned)i, &entry, BATCH_AHEAD, i + 1 == claimed);
