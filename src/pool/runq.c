@@ -14,6 +14,8 @@
 
 /* Measured; see bench/RESULTS.md. */
 #define LOST_TAKE_TURNS 64 /* about 1.6 us */
+#define RING_DEEP 512U     /* where so many may be in flight, */
+#define RING_APART 128U    /* there are so many slots more: for a worker leaves them just as a submitter asks for them */
 
 static void ring_destroy(const struct rp_allocator *allocator, struct ring *ring)
 {
@@ -49,6 +51,8 @@ int runq_init(struct runq *q, const struct rp_allocator *allocator, unsigned cap
 
     if (shares)
         want += RING_SLACK;
+    else if (want >= RING_DEEP)
+        want += RING_APART;
     while (size < want)
         size *= 2;
     q->size = size;
