@@ -134,12 +134,12 @@ static bool beside_submitter(const struct worker *worker)
 bool search_is_close(const struct worker *worker)
 {
     const struct runq *q = &worker->pool->runq;
-    unsigned apart = load_relaxed(&q->limit) / APART_SHARE; /* a hint */
 
-    if (load_relaxed(&worker->pool->owner) || beside_submitter(worker)) /* set soon after creation */
-        return false;
     if (worker->submitter_cpu >= 0 && worker->submitter_cpu & CPU_BATCH)
         return false;
+    if (load_relaxed(&worker->pool->owner) || beside_submitter(worker)) /* set soon after creation */
+        return false;
+    unsigned apart = load_relaxed(&q->limit) / APART_SHARE; /* a hint */
     return runq_queued(q) < (apart < APART ? apart : APART); /* which takes a line from the submitter */
 }
 
