@@ -3,14 +3,18 @@
 A peer that runs a task in the submitting or waiting thread does not queue it, and is no rival where queueing is what is
 measured; one that keeps a second CPU busy while it waits is none for wake-ups. A bar without its row, or without a peer
 to compare with, counts as not measured; one whose row ringpool failed in does not hold.
+
+Where both sides took part in the same rounds, it is the median of the rounds' ratios that decides: the machine's pace
+changes from one minute to the next, and in a round both sides run within seconds.
 """
 from collections import namedtuple
+from statistics import median
 
 from measure import ABSENT
 from rows import FLOOR_SHAPE, SHAPES
 
 # bar: of which group; claim; holds: True, False or None (not measured); ours, other: "48.1 (46.0..49.9) M/s", the other
-# side with its name; ratio: ours to the other, or None; why: of None; goal: a wish, which decides nothing; floor: what
+# side with its name; ratio: ours to the other, that of the medians or the median of the rounds', or None; why: of None; goal: a wish, which decides nothing; floor: what
 # the machine asks of any pool in that row, measured in the same run, or ""; barred: that does not reach the bar either.
 Verdict = namedtuple("Verdict", "bar claim holds ours other ratio why goal floor barred")
 
@@ -64,17 +68,33 @@ def beyond(ours, floor, more):
 
 
 class Side:
-    """One side of a comparison: a figure of a program in a row, or nothing and why."""
+    """One side of a comparison: a figure of a program in a row, or nothing and why. rounds: the row, and its figures
+    in the order in which they were taken."""
 
-    def __init__(self, figure=None, why=NOT_RUN, failed=False, name="", floors=()):
+    def __init__(self, figure=None, why=NOT_RUN, failed=False, name="", floors=(), rounds=("", ())):
         self.figure, self.why, self.failed, self.name, self.floors = figure, why, failed, name, floors
+        self.row, self.rounds = rounds
+
+
+def ratio_of(ours, other):
+    """Of two sides that have figures."""
+    pairs = list(zip(ours.rounds, other.rounds))
+    if ours.row == other.row and len(pairs) == len(ours.rounds) == len(other.rounds) and pairs and \
+            all(theirs for _, theirs in pairs):
+        return median(a / b for a, b in pairs)
+    a, b = ours.figure[0], other.figure[0]
+    return a / b if b else float("inf") if a else 1.0
 
 
 class Judge:
-    """tables: {row: {program: {figure: (median, least, greatest)}}}; failures: {row: {program: why}}."""
+    """tables: {row: {program: {figure: (median, least, greatest)}}}; failures: {row: {program: why}};
+    rounds: {row: {program: [{figure: value}, ...]}}, of those that never failed."""
 
-    def __init__(self, tables, failures):
-        self.tables, self.failures, self.verdicts = tables, failures, []
+    def __init__(self, tables, failures, rounds):
+        self.tables, self.failures, self.rounds, self.verdicts = tables, failures, rounds, []
+
+    def taken(self, row, program, figure):
+        return row, [figures[figure] for figures in self.rounds.get(row, {}).get(program, ()) if figure in figures]
 
     def side(self, row, figure, program="ringpool", floor_of=None):
         """floor_of: the row that has the floor, if it is another one."""
@@ -83,7 +103,7 @@ class Judge:
         if found and not why:
             floors = [other[figure] for name, other in self.tables.get(floor_of or row, {}).items()
                       if name.startswith(FLOOR) and figure in other]
-            return Side(found, name=program, floors=floors)
+            return Side(found, name=program, floors=floors, rounds=self.taken(row, program, figure))
         if why:
             return Side(why=f"{program}: {why}", failed=program.startswith("ringpool") and why != ABSENT)
         return Side(why="no such peer" if row in self.tables else NOT_RUN)
@@ -92,7 +112,9 @@ class Judge:
         if row not in self.tables:
             return Side()
         found = best(row, figure, more, self.tables[row], names)
-        return Side(found[1], name=found[0]) if found else Side(why="no peer to compare with")
+        if not found:
+            return Side(why="no peer to compare with")
+        return Side(found[1], name=found[0], rounds=self.taken(row, found[0], figure))
 
     def against(self, bar, claim, ours, other, factor, more, unit="", goal=False, limit=""):
         """ours against factor x other's, both Sides; limit: what the other is, if it is no figure but a number."""
@@ -101,9 +123,9 @@ class Judge:
             verdict = Verdict(bar, claim, False if lacking.failed else None, "", "", None, lacking.why, goal, "", False)
         else:
             a, b = ours.figure[0], other.figure[0]
-            ratio = a / b if b else float("inf") if a else 1.0
+            ratio = ratio_of(ours, other)
+            holds = ratio >= factor if more else ratio <= factor
             reaches = (lambda one: one >= factor * b) if more else (lambda one: one <= factor * b)
-            holds = reaches(a)
             floor = (max if more else min)(ours.floors, default=None)
             theirs = f"{shown(other.figure, unit)} by {other.name}" if other.name else f"the bar of {limit}"
             barred = bool(floor) and not holds and not reaches(floor[0]) and not beyond(a, floor[0], more)
@@ -214,8 +236,8 @@ def judge_ours(it):
                it.side("timers", "kernel_p50_us"), 2.0, False, "us")
 
 
-def judge(tables, failures):
-    it = Judge(tables, failures)
+def judge(tables, failures, rounds=None):
+    it = Judge(tables, failures, rounds or {})
     for part in (judge_throughput, judge_latency, judge_rest, judge_backends, judge_ours):
         part(it)
     return it.verdicts
@@ -231,7 +253,7 @@ def word(verdict):
 
 def show(verdicts, some=False):
     """Prints the verdicts, those of rows that were not run only if `some` is false; returns the exit status."""
-    print("\nThe bars: medians with least..greatest of both sides")
+    print("\nThe bars: the ratio, and the medians with least..greatest of both sides")
     for verdict in verdicts:
         if some and verdict.why == NOT_RUN:
             continue

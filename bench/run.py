@@ -174,7 +174,9 @@ class Results:
     def verdicts(self):
         failures = {row["row"]: {name: failure(runs) for name, runs in row["runs"].items() if failure(runs)}
                     for row in self.rows}
-        return bars.judge(self.tables(), failures)
+        rounds = {row["row"]: {name: [run["figures"] for run in runs] for name, runs in row["runs"].items()
+                               if not failure(runs)} for row in self.rows}
+        return bars.judge(self.tables(), failures, rounds)
 
     def write(self, path):
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)

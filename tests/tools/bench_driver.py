@@ -210,6 +210,18 @@ class Bars(unittest.TestCase):
         tables = {"wake 50 us": {"ringpool": figures(20, 1), "spinner": figures(1, 1.9), "asio": figures(25, 1.1)}}
         self.assertTrue(self.verdict(tables, "wake 50 us: p50_us <=").holds)
 
+    def test_what_ran_in_the_same_rounds_is_compared_by_round(self):
+        rounds = {"batch 1/1": {"ringpool": [90, 135, 134], "ringpool-single": [60, 100, 110]}}
+        median = lambda values: (sorted(values)[1], min(values), max(values))
+        tables = {row: {name: {"tasks_per_s": median(values)} for name, values in programs.items()}
+                  for row, programs in rounds.items()}
+        taken = {row: {name: [{"tasks_per_s": value} for value in values] for name, values in programs.items()}
+                 for row, programs in rounds.items()}
+        find = lambda verdicts: next(v for v in verdicts if v.claim.startswith("batch 1/1"))
+        self.assertEqual((find(bars.judge(tables, {})).ratio, find(bars.judge(tables, {}, taken)).ratio), (1.34, 1.35))
+        taken["batch 1/1"]["ringpool-single"].append({"tasks_per_s": 1})  # not of the same rounds
+        self.assertEqual(find(bars.judge(tables, {}, taken)).ratio, 1.34)
+
     def test_each_row_of_the_bars_is_spoken_of(self):
         said = {verdict.bar for verdict in bars.judge({}, {})}
         for bar in ("throughput", "strict", "batch", "CPU per task", "work", "wake", "round trip", "submit", "sleepers",
