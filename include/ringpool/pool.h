@@ -130,8 +130,9 @@ struct rp_worker_info {
     int tid;           /* thread id as the kernel counts, 0 before it runs */
     const char *label; /* of its task, NULL if none or not running */
     int64_t since;  /* start of its task or last heartbeat, or when it went idle (CLOCK_MONOTONIC ns, to some ms). In a
-                          stream of tasks of less than 0.15 us: of one of up to 63 before its own, so that a second long
-                          one among these may look older than it is, unless somebody has looked meanwhile */
+                          stream of tasks of a few us or less: of one of up to 63 before its own, which took 16 us as
+                          a rule; so that a second long one among these may look older than it is, unless somebody
+                          has looked meanwhile */
     uint64_t tasks; /* tasks it has run */
 };
 

@@ -112,7 +112,7 @@ struct worker {
     _Atomic(const char *) label;                 /* o: r */
     _Atomic int64_t since;                       /* o: r: see struct rp_worker_info */
     _Atomic uint64_t tasks;                      /* o: tasks that returned; r */
-    _Atomic uint32_t unstamped;                  /* o, r: 0, or so many tasks have the same `since` from this on */
+    _Atomic uint32_t unstamped;                  /* o, r: so many tasks have this `since` from here on; or 0 */
     struct taker taker;                          /* o */
     int submitter_cpu;                           /* o: of its last task */
     struct search search;                        /* o */

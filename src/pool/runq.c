@@ -15,7 +15,7 @@
 /* Measured; see bench/RESULTS.md. */
 #define LOST_TAKE_TURNS 64 /* about 1.6 us */
 #define RING_DEEP 512U     /* where so many may be in flight, */
-#define RING_APART 128U    /* there are so many slots more: for a worker leaves them just as a submitter asks for them */
+#define RING_APART 128U /* there are so many slots more: for a worker leaves them just as a submitter asks for them */
 
 static void ring_destroy(const struct rp_allocator *allocator, struct ring *ring)
 {

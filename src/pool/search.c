@@ -139,7 +139,7 @@ bool search_is_close(const struct worker *worker)
         return false;
     if (load_relaxed(&worker->pool->owner) || beside_submitter(worker)) /* set soon after creation */
         return false;
-    unsigned apart = load_relaxed(&q->limit) / APART_SHARE; /* a hint */
+    unsigned apart = load_relaxed(&q->limit) / APART_SHARE;  /* a hint */
     return runq_queued(q) < (apart < APART ? apart : APART); /* which takes a line from the submitter */
 }
 

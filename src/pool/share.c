@@ -9,7 +9,9 @@
 
 /* Measured; see bench/RESULTS.md. */
 #define SHARE_NS 16000 /* of work in a share */
-#define REST_TURNS 64  /* about 1.6 us */
+#define ALIKE_NS 16000
+#define ALIKE_MOST 64U
+#define REST_TURNS 64 /* about 1.6 us */
 
 int shares_create(struct ring *ring, const struct rp_allocator *allocator)
 {
@@ -97,8 +99,9 @@ void taker_learn(const struct ring *ring, struct taker *taker)
 
     if (taker->timed_at) {
         int64_t each = (now - taker->timed_at) / tasks;
-        int64_t fit = each ? SHARE_NS / each : 0;
+        int64_t fit = each ? SHARE_NS / each : 0, alike = each ? ALIKE_NS / each : ALIKE_MOST;
         taker->brief = each < BRIEF_NS;
+        taker->alike = alike < ALIKE_MOST ? (uint32_t)alike : ALIKE_MOST;
         taker->share_most = taker->brief || !ring->nshares ? 1 : fit < SHARE_MOST ? (unsigned)fit : SHARE_MOST;
     }
     taker->timed_at = now;

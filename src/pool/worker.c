@@ -16,8 +16,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define STAMP_TASKS 64
-#define TIMED_TASKS 64 /* worker_times is called after so many */
+#define STAMPED (1U << 31) /* of `unstamped`: this task has set `since` */
+#define TIMED_TASKS 64     /* worker_times is called after so many */
 
 /* --- states ----------------------------------------------------------------------------------------------------- */
 
@@ -55,10 +55,10 @@ void worker_labels(struct worker *worker, const char *label)
 
 /*
  * Before a task: since when it runs, and what is said of it. Even the coarse clock takes a quarter of the time that a
- * worker spends on an empty task, so of tasks without a label that are known to be short one in STAMP_TASKS does this,
- * which says the same of the others to within microseconds. Only a task of that group after a long one would look older
- * than it is: hence the next one does it as soon as somebody has looked (worker_since), and after a time without work.
- * While `unstamped` is not 0 the state is RUNNING, and there is no label.
+ * worker spends on an empty task, so of tasks without a label one in so many does this as take some microseconds, as
+ * far as is known, and says the same of the others. Only a task of that group after a long one would look older than it
+ * is: hence the next one does it as soon as somebody has looked (worker_since), and after a time without work. While
+ * `unstamped` is not 0 the state is RUNNING, and there is no label.
  */
 static __attribute__((noinline)) void worker_says(struct worker *worker, const char *label)
 {
@@ -70,13 +70,13 @@ static __attribute__((noinline)) void worker_says(struct worker *worker, const c
         worker_turn(worker, RP_WORKER_RUNNING);
     worker_labels(worker, label);
     worker->frame.label = label;
-    store_release(&worker->unstamped, worker->taker.brief && !moved && !label ? STAMP_TASKS : 0);
+    store_release(&worker->unstamped, label || moved ? 0 : worker->taker.alike | STAMPED);
 }
 
 /* Whether that was said before a task before, and goes for this one as well. */
 static inline bool worker_has_said(struct worker *worker, const char *label)
 {
-    uint32_t left = load_relaxed(&worker->unstamped); /* own word, but for those who ask for 0 */
+    uint32_t left = load_relaxed(&worker->unstamped) & ~STAMPED; /* own word, but for those who ask for 0 */
 
     if (label || left <= 1)
         return false;
@@ -89,7 +89,7 @@ int64_t worker_since(struct worker *worker, bool *own)
     uint32_t left = load_acquire(&worker->unstamped); /* before `since` */
     int64_t since = load_relaxed(&worker->since);     /* a report's figure */
 
-    *own = left == 0 || left == STAMP_TASKS;
+    *own = left == 0 || left & STAMPED;
     store_relaxed(&worker->unstamped, 0); /* a hint */
     return since;
 }
@@ -235,6 +235,8 @@ static inline __attribute__((always_inline)) bool entry_run(struct worker *worke
     }
     if (__builtin_expect(load_relaxed(&pool->forked) != 0, 0)) /* a child of the task's: see worker_loop */
         return false;
+    if (!worker->taker.brief) /* others have taken tasks meanwhile: the head's line is with one of them */
+        prefetch_to_write(&runq_normal(&pool->runq)->head);
     task_left(worker, plain);
     store_relaxed(&worker->tasks, load_relaxed(&worker->tasks) + 1); /* own word; ordered by [end] */
     if (plain || !worker->frame.job)
