@@ -109,7 +109,7 @@ def rows():
         out.append(Row(f"idle {workers}", f"idle workers={workers}", "rss_kb_per_worker", "KiB", more=False,
                        check=(), floor="floor-futex",
                        peers=True if workers == 1000 else ("mutex", "glib", "asio", "go-channel")))
-    out.append(Row("fanout", "fanout", "speedup", "x", quick=True))
+    out.append(Row("fanout", "fanout", "speedup", "x", quick=True, floor="floor-shares"))
     for consumer in ("busy", "asleep"):
         out.append(Row(f"completions {consumer}", f"completions consumer={consumer} tasks=5000000", "completions_per_s",
                        "M/s", 1e-6, quick=consumer == "busy", ours=BACKENDS, peers=(), brief="tasks=2000000",
