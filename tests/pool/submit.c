@@ -596,6 +596,35 @@ Test(submit, a_chain_of_tasks_each_submitted_by_the_one_before_reaches_its_end)
     }
 }
 
+/* Among short tasks one worker takes what comes, and another only stands by: until one of them is not short. */
+Test(submit, a_task_that_blocks_among_short_ones_holds_up_nobody)
+{
+    struct rp_pool *pool = pool_of(8, &(struct rp_pool_options){.queue_depth = 1024, .no_purge = true});
+    struct rp_task shorts[64];
+
+    for (int i = 0; i < 64; i++)
+        shorts[i] = (struct rp_task){.fn = do_nothing};
+    for (int round = 0; round < 200; round++) {
+        struct gate gate = GATE_SHUT;
+        _Atomic unsigned ran = 0;
+        for (int i = 0; i < 4000; i += 64) {
+            if (round % 2)
+                cr_assert_eq(rp_pool_submit_batch(pool, shorts, 64), 64);
+            else
+                for (int k = 0; k < 64; k++)
+                    cr_assert_eq(rp_pool_submit(pool, do_nothing, NULL), 0);
+        }
+        cr_assert_eq(rp_pool_submit(pool, gate_hold, &gate), 0);
+        for (int i = 0; i < 100; i++)
+            cr_assert_eq(rp_pool_submit(pool, count_up, (void *)&ran), 0);
+        ASSERT_EVENTUALLY(ran == 100);
+        cr_assert_eq(gate.passed, 0);
+        gate_open(&gate);
+        ASSERT_EVENTUALLY(nothing_in_flight(pool));
+    }
+    finish(pool);
+}
+
 struct tree {
     struct rp_pool *pool;
     _Atomic unsigned ran, errors;
