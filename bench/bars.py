@@ -14,8 +14,9 @@ from measure import ABSENT
 from rows import FLOOR_SHAPE, SHAPES
 
 # bar: of which group; claim; holds: True, False or None (not measured); ours, other: "48.1 (46.0..49.9) M/s", the other
-# side with its name; ratio: ours to the other, that of the medians or the median of the rounds', or None; why: of None; goal: a wish, which decides nothing; floor: what
-# the machine asks of any pool in that row, measured in the same run, or ""; barred: that does not reach the bar either.
+# side with its name; ratio: ours to the other (see above), or None; why: of None; goal: a wish, which decides nothing;
+# floor: what the machine asks of any pool in that row, measured in the same run, or ""; barred: that does not reach the
+# bar either.
 Verdict = namedtuple("Verdict", "bar claim holds ours other ratio why goal floor barred")
 
 INLINE = {"tbb", "openmp"}

@@ -117,7 +117,7 @@ struct rp_multi_options {
     int64_t health_ns; /* how often to look for sick pools while tasks that came through the multi pool are in flight;
                           0: never. Negative: -EINVAL */
     int64_t hang_ns; /* a worker hangs when its task runs for longer without rp_heartbeat, as told by `since` of struct
-                          rp_worker_info; 0: 10 s */
+                          rp_worker_info once that is its own task's; 0: 10 s */
     void (*on_health)(void *user, const struct rp_multi_health *event); /* on the health check's own thread; may block
                                            and call anything; destroy is deferred there. NULL: only the log is told */
     void *health_user;

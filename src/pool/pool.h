@@ -88,7 +88,7 @@ struct search {
     int refrain;       /* below 0 from here: it takes no turns, as the last one was long */
     uint64_t tasks;    /* its count of them when it last ran out of work */
     unsigned hasty;    /* sleeps in a row that were ended at once */
-    uint64_t head;     /* of the queue when it last went to sleep */
+    uint64_t head;     /* of the queue when it last ran out of work */
     bool found;        /* a task, when it last looked around */
     unsigned vain;     /* finds that another had first, less those that it got */
     int64_t gather_ns; /* for how long it lets them gather */

@@ -199,7 +199,7 @@ struct taker {
     uint64_t position;    /* of the next task in it */
     unsigned share_most;  /* how many tasks it takes at once: by how long they were */
     bool brief;           /* they took less than BRIEF_NS */
-    bool lasting;         /* at least twice as long */
+    bool head_gone;       /* while each ran, others took tasks at the head */
     uint32_t alike;       /* so many of them, 64 at most, took no more than 16 us */
     uint32_t timed_taken; /* `taken` when it last looked how long, */
     int64_t timed_at;     /* and when that was; 0: it has had nothing to do since then */

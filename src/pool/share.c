@@ -9,7 +9,7 @@
 
 /* Measured; see bench/RESULTS.md. */
 #define SHARE_NS 16000 /* of work in a share */
-#define LASTING_NS 300
+#define HEAD_GONE_NS 300
 #define ALIKE_NS 16000
 #define ALIKE_MOST 64U
 #define REST_TURNS 64 /* about 1.6 us */
@@ -102,9 +102,9 @@ void taker_learn(const struct ring *ring, struct taker *taker)
         int64_t each = (now - taker->timed_at) / tasks;
         int64_t fit = each ? SHARE_NS / each : 0, alike = each ? ALIKE_NS / each : ALIKE_MOST;
         taker->brief = each < BRIEF_NS;
-        taker->lasting = each >= LASTING_NS;
         taker->alike = alike < ALIKE_MOST ? (uint32_t)alike : ALIKE_MOST;
         taker->share_most = taker->brief || !ring->nshares ? 1 : fit < SHARE_MOST ? (unsigned)fit : SHARE_MOST;
+        taker->head_gone = each >= HEAD_GONE_NS && taker->share_most == 1; /* not so between two tasks of a share */
     }
     taker->timed_at = now;
     taker->timed_taken = taker->taken;

@@ -235,7 +235,7 @@ static inline __attribute__((always_inline)) bool entry_run(struct worker *worke
     }
     if (__builtin_expect(load_relaxed(&pool->forked) != 0, 0)) /* a child of the task's: see worker_loop */
         return false;
-    if (worker->taker.lasting) /* others have taken tasks meanwhile: the head's line is with one of them */
+    if (worker->taker.head_gone) /* it is wanted for writing as soon as the next task is taken */
         prefetch_to_write(&runq_normal(&pool->runq)->head);
     task_left(worker, plain);
     store_relaxed(&worker->tasks, load_relaxed(&worker->tasks) + 1); /* own word; ordered by [end] */
