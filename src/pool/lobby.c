@@ -190,7 +190,7 @@ static bool nap(struct multi *multi)
     rcu_exit();
     if (!room_is_deep(limit))
         return false;
-    room_nap(limit);
+    (void)room_nap(limit);
     return true;
 }
 

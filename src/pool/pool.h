@@ -411,6 +411,7 @@ struct how {
     int overload; /* enum rp_overload */
     int64_t deadline;
     struct rp_ctx *ctx; /* whose end ends the submitter's blocking; NULL: none */
+    bool nap;           /* room_soon has said so */
 };
 
 /* The manner that a task asks for. */
@@ -449,16 +450,18 @@ void pool_snapshot(const struct pool *pool, struct rp_pool_snapshot *out);
 
 void room_init(struct room *room);
 /* Blocks until the claim succeeds: as runq_claim, and -ETIMEDOUT, -EDEADLK, -EAGAIN (max_blocking). A guest. */
-struct rp_ctx; /* NULL, or the context whose end ends the wait as well */
-int room_claim(struct pool *pool, unsigned class, int64_t deadline, struct rp_ctx *ctx, uint64_t *position);
-/* Looks for room for some microseconds: as runq_claim for one newcomer. Any thread, also inside an RCU section. */
+int room_claim(struct pool *pool, struct how how, uint64_t *position);
+/*
+ * Looks for room for some microseconds: as runq_claim for one newcomer, or 0: who may block is to take a nap (how.nap).
+ * Any thread, also inside an RCU section.
+ */
 int room_soon(struct pool *pool, unsigned class, uint64_t *position);
 /*
  * Instead of blocking, once, where so many tasks may be in flight that the workers are not through with half of them by
  * its end (room_is_deep): who is woken for each task that ends finds room for a few, and the workers pay for that.
  */
 bool room_is_deep(uint64_t limit);
-void room_nap(uint64_t limit);
+bool room_nap(uint64_t limit); /* whether it ended in time */
 /* There is room, or may be: tells the first blocked submitter. */
 void room_signal(struct pool *pool);
 void room_wake_all(struct pool *pool);

@@ -51,12 +51,14 @@
 #define CROWD_LIMIT 256U
 #define REST_YIELD 16U
 #define REST_MOST 64U
+#define ALONE_NS 1500  /* a turn of the CPU that comes back so soon went to nobody */
 #define REST_BRISK 16U /* tasks that end in REST_MOST turns where workers are at it */
 #define REST_LONGER 2  /* times REST_MOST turns before such a queue */
 #define NAP_NS 50000
 #define NAP_MOST_NS 1000000
-#define NAP_NS_PER_TASK 8 /* a queue of empty tasks is not drained faster than one in 14 ns: half of it in a nap */
-#define REST_IN_NAP 64    /* REST_MOST turns in a nap and its slack */
+#define NAP_LATE_NS 150000 /* with the timer's slack, and some */
+#define NAP_NS_PER_TASK 8  /* a queue of empty tasks is not drained faster than one in 14 ns: half of it in a nap */
+#define REST_IN_NAP 64     /* REST_MOST turns in a nap and its slack */
 #define REFRAIN_LEAST 16
 #define REFRAIN_MOST 4096
 
@@ -245,9 +247,9 @@ bool room_is_deep(uint64_t limit)
 
 /*
  * A nap is in vain if the queue was drained before its end: the workers sleep then, and who has to be called first
- * comes later than a queue of short tasks is full again, which looks like one that drains slowly. From the second vain
- * nap on some that would follow are not due, twice as many each time. Submitters may overwrite each other's counts:
- * they are hints. Before a deep queue they do not matter.
+ * comes later than a queue of short tasks is full again, which looks like one that drains slowly. (Not so if it ended
+ * late: the workers had all CPUs meanwhile.) From the second vain nap on some that would follow are not due, twice as
+ * many each time. Submitters may overwrite each other's counts: they are hints. Before a deep queue they do not matter.
  */
 static bool nap_is_due(const struct pool *pool)
 {
@@ -302,20 +304,24 @@ static bool rest_briskly(const struct pool *pool)
 /*
  * Where much is in flight it pays to wait until more than one has ended, away from the words that the workers write,
  * and off the CPU if they want it. true: a nap would leave the workers enough to do, as so few have ended meanwhile and
- * so many are left, or as so many are in flight that no workers can be through with half of them by its end.
+ * so many are left, or as so many are in flight that no workers can be through with half of them by its end. *alone:
+ * nobody else has use for this CPU, so that workers may be waiting for one another on the others, until it is idle.
  */
-static bool rest(struct pool *pool)
+static bool rest(struct pool *pool, bool *alone)
 {
     unsigned limit = load_relaxed(&pool->runq.limit); /* a hint */
     unsigned turns = limit / 16 < REST_MOST ? limit / 16 : REST_MOST;
     uint32_t before = 0;
 
+    *alone = false;
     if (room_is_deep(limit))
         return true;
     if (turns == REST_MOST && rest_briskly(pool))
         return false;
     if (turns >= REST_YIELD) {
+        int64_t yielded_at = rp_now();
         sched_yield();
+        *alone = rp_now() - yielded_at < ALONE_NS;
         before = runq_done(&pool->runq);
     }
     cpu_pause(turns);
@@ -323,23 +329,29 @@ static bool rest(struct pool *pool)
            runq_flight(&pool->runq) > limit / 2;
 }
 
-void room_nap(uint64_t limit)
+bool room_nap(uint64_t limit)
 {
     _Atomic uint32_t nobody = 0;
-    int64_t span = (int64_t)limit * NAP_NS_PER_TASK;
+    int64_t span = (int64_t)limit * NAP_NS_PER_TASK, until;
 
-    futex_wait(&nobody, 0, rp_after(span < NAP_NS ? NAP_NS : span < NAP_MOST_NS ? span : NAP_MOST_NS));
+    until = rp_after(span < NAP_NS ? NAP_NS : span < NAP_MOST_NS ? span : NAP_MOST_NS);
+    futex_wait(&nobody, 0, until);
+    return rp_now() - until < NAP_LATE_NS;
 }
 
-/* Looks for room for a short while. The claim's result, -EAGAIN if there was none. */
+/*
+ * Looks for room for a short while. The claim's result, -EAGAIN if there was none; 0: a nap is due, though there may be
+ * room by now for a few tasks: who claims that looks for room again at once, and never leaves its CPU.
+ */
 static int look_around(struct pool *pool, unsigned class, bool newcomer, uint64_t *position)
 {
     int64_t until = 0;
+    bool alone;
 
     for (;;) {
-        if (rest(pool) && newcomer) {
+        if (rest(pool, &alone) && newcomer) {
             if (nap_is_due(pool))
-                return -EAGAIN;
+                return alone ? 0 : -EAGAIN;
             nap_refuse(&pool->room);
         }
         for (int i = 0; i < 16; i++) {
@@ -449,19 +461,26 @@ static void waiter_context_ended(struct watch *watch, int reason)
         futex_wake(&waiter->word, 1);
 }
 
-int room_claim(struct pool *pool, unsigned class, int64_t deadline, struct rp_ctx *ctx, uint64_t *position)
+int room_claim(struct pool *pool, struct how how, uint64_t *position)
 {
+    unsigned class = how.class;
+    int64_t deadline = how.deadline;
+    struct rp_ctx *ctx = how.ctx;
     struct waiter me = {
         .word = LOOKING, .watch = {.fire = waiter_context_ended}, .held = frame_held(pool), .in_task = frame_current()};
     int64_t pause = 50000;
     int rc = -EAGAIN;
+    bool alone;
 
-    if (pool->spin_ns && !deadline && !ctx && !me.held && !is_crowded(pool) && rest(pool) && nap_is_due(pool)) {
+    bool naps = pool->spin_ns && !deadline && !ctx && !me.held && !is_crowded(pool) &&
+                (how.nap || (rest(pool, &alone) && nap_is_due(pool)));
+    if (naps) {
         uint32_t limit = load_relaxed(&pool->runq.limit); /* a hint */
-        room_nap(limit);
-        nap_learn(&pool->room, runq_flight(&pool->runq) < limit / 16);
-        rc = runq_claim(&pool->runq, class, 1, true, position);
+        bool in_time = room_nap(limit);
+        nap_learn(&pool->room, in_time && runq_flight(&pool->runq) < limit / 16);
     }
+    if (naps || how.nap) /* not claimed for the nap's sake, there may have been room all the time */
+        rc = runq_claim(&pool->runq, class, 1, true, position);
     if (rc != -EAGAIN && rc != -EBUSY)
         return rc;
     rc = waiter_join(pool, &me);

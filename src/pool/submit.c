@@ -29,10 +29,14 @@ static inline bool may_block(const struct pool *pool, int overload)
     return overload_of(pool, overload) == RP_OVERLOAD_BLOCK;
 }
 
-/* A position that is free within microseconds. false: the long way. */
-static __attribute__((noinline)) bool claim_soon(struct pool *pool, struct how how, int rc, uint64_t *position)
+/* A position that is free within microseconds. false: the long way, and how->nap is what to begin it with. */
+static __attribute__((noinline)) bool claim_soon(struct pool *pool, struct how *how, int rc, uint64_t *position)
 {
-    return rc == -EAGAIN && may_block(pool, how.overload) && room_soon(pool, how.class, position) == 1;
+    if (rc != -EAGAIN || !may_block(pool, how->overload))
+        return false;
+    rc = room_soon(pool, how->class, position);
+    how->nap = rc == 0;
+    return rc == 1;
 }
 
 void call_and_exit(struct pool *pool)
@@ -61,7 +65,7 @@ static inline __attribute__((always_inline)) int submit_inline(const struct rp_p
     rc = claim_now(pool, how.class, &position);
     if (unlikely(rc != 1)) {
         struct entry own = *entry;
-        if (!claim_soon(pool, how, rc, &later)) {
+        if (!claim_soon(pool, &how, rc, &later)) {
             pool_exit();
             return submit_slow(handle, &own, how);
         }
@@ -340,10 +344,10 @@ static int claim_by_policy(struct pool *pool, const struct entry *entry, struct 
     bool newcomer = true;
     int rc;
 
-    while ((rc = refused ? -EAGAIN : claim_again(pool, how, newcomer, position)) == -EAGAIN) {
+    while ((rc = refused || how.nap ? -EAGAIN : claim_again(pool, how, newcomer, position)) == -EAGAIN) {
         switch (overload) {
         case RP_OVERLOAD_BLOCK:
-            return room_claim(pool, how.class, how.deadline, how.ctx, position);
+            return room_claim(pool, how, position);
         case RP_OVERLOAD_DISCARD_NEWEST:
             end_here(pool, entry, -EAGAIN);
             return 0;
