@@ -334,8 +334,9 @@ void worker_turn(struct worker *worker, enum rp_worker_state state);
 /* What its task, or the part of it that runs from now on, is called; NULL: nothing. On its own thread. */
 void worker_labels(struct worker *worker, const char *label);
 /*
- * When its task began, or it last said that it lives; or when one of the short ones before it did, and then *own is
- * false, and true when asked again of the same task. Under RCU.
+ * When its task began, or it last said that it lives. *own is false if that may be of one of the short tasks before
+ * it, whose group ends with the question: who asks again finds the next task's own, or still this one's, and *own true.
+ * Under RCU.
  */
 int64_t worker_since(struct worker *worker, bool *own);
 void run_limit_fire(struct timer *timer);

@@ -479,7 +479,7 @@ int room_claim(struct pool *pool, struct how how, uint64_t *position)
         bool in_time = room_nap(limit);
         nap_learn(&pool->room, in_time && runq_flight(&pool->runq) < limit / 16);
     }
-    if (naps || how.nap) /* not claimed for the nap's sake, there may have been room all the time */
+    if (naps || how.nap) /* there may have been room all the time, which who may not nap is not to be refused */
         rc = runq_claim(&pool->runq, class, 1, true, position);
     if (rc != -EAGAIN && rc != -EBUSY)
         return rc;

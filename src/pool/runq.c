@@ -14,8 +14,9 @@
 
 /* Measured; see bench/RESULTS.md. */
 #define LOST_TAKE_TURNS 64 /* about 1.6 us */
-#define RING_DEEP 512U     /* where so many may be in flight, */
-#define RING_APART 128U /* there are so many slots more: for a worker leaves them just as a submitter asks for them */
+/* Slots beyond what may be in flight, where that is much: a submitter asks early for lines a worker just leaves. */
+#define RING_APART 128U
+#define RING_DEEP 512U
 
 static void ring_destroy(const struct rp_allocator *allocator, struct ring *ring)
 {

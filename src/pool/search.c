@@ -5,7 +5,7 @@
  * either side. Seven rules bound that (measured; see bench/RESULTS.md). None of them is part of the parking protocol:
  * whatever is seen or not seen here, idle_park looks again.
  *   one searcher: it announces itself in the idle word, so that submitters wake nobody else, and only one may, or two
- *     of those that take turns or run dry after a long burst while the one stands by (below);
+ *     of those that take turns, or have run dry after a long burst, as the one may only stand by (below);
  *   lazy: where no worker is parked and none may be made there is nothing to announce, and it just looks;
  *   same CPU: it never looks around on the CPU of the thread that submitted last: that one could not run;
  *   gather: whoever takes each task the moment it is published works in its submitter's very cache lines, and slows it
@@ -18,9 +18,9 @@
  *     a rule) makes that one slower by each look at the queue. It looks every few microseconds, until it gets tasks
  *     again;
  *   yield: who was called again and again as soon as it slept, and for nothing, since others take what comes, stays the
- *     one searcher for a few turns of the CPU instead: each of those calls cost the submitter a system call. Among brief
- *     tasks it stands by for as long as others take them: a second one that ran dry at the head would only be in the
- *     way of both, on the submitter's CPU as it is. Where they stop, as one blocks in a task, it takes the next;
+ *     one searcher for a few turns of the CPU instead: each of those calls cost the submitter a system call. Among
+ *     brief tasks it stands by for as long as others take them: a second one that ran dry at the head would only be in
+ *     the way of both, on the submitter's CPU as it is. Where they stop, as one blocks in a task, it takes the next;
  *   turns: the workers of a multi pool's pools share the CPUs with one another, so that each is called for the few
  *     tasks that came while the others ran, and parks again. One that has found many at a time lately gives up the CPU
  *     instead, as a searcher, until many have gathered; if nobody else wants it, it lets some gather instead. There may
