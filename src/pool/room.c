@@ -294,7 +294,11 @@ static bool rest_briskly(const struct pool *pool)
 
     if (room_blocked(pool) || load_relaxed(&pool->owner)) /* hints */
         return false;
-    cpu_pause(REST_MOST);
+    cpu_pause(REST_MOST / 4);
+    uint32_t soon = ended_since(pool, before);
+    if (soon && soon < REST_BRISK / 4) /* none: the workers may be keeping their distance */
+        return false;
+    cpu_pause(REST_MOST - REST_MOST / 4);
     if (ended_since(pool, before) < REST_BRISK)
         return false;
     cpu_pause(REST_LONGER * REST_MOST);
@@ -322,6 +326,8 @@ static bool rest(struct pool *pool, bool *alone)
         int64_t yielded_at = rp_now();
         sched_yield();
         *alone = rp_now() - yielded_at < ALONE_NS;
+        if (runq_flight(&pool->runq) <= limit / 2) /* it took long, and they may be waiting for us */
+            return false;
         before = runq_done(&pool->runq);
     }
     cpu_pause(turns);

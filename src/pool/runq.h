@@ -191,7 +191,8 @@ bool runq_drained(struct runq *q);
 /* What who takes tasks remembers of that; its own. */
 struct taker {
     unsigned turn;        /* of the classes */
-    uint32_t taken;       /* tasks */
+    uint32_t taken;       /* tasks, */
+    uint64_t last;        /* the last of them at this position, */
     uint32_t lost_taken;  /* `taken` when it last lost a take to another, */
     int64_t lost_at;      /* and when that was */
     struct share *share;  /* that it holds, or NULL */
@@ -199,9 +200,12 @@ struct taker {
     uint64_t position;    /* of the next task in it */
     unsigned share_most;  /* how many tasks it takes at once: by how long they were */
     bool brief;           /* they took less than BRIEF_NS */
-    bool head_gone;       /* while each ran, others took tasks at the head */
+    unsigned stride;      /* the head goes on by so many from each to the next, as far as is known, and they are not
+                             short; 0: not so */
     uint32_t alike;       /* so many of them, 64 at most, took no more than 16 us */
     uint32_t timed_taken; /* `taken` when it last looked how long, */
+    uint64_t timed_last;  /* and `last`, */
+    uint64_t step;        /* of the head from each of its tasks to the next, then, */
     int64_t timed_at;     /* and when that was; 0: it has had nothing to do since then */
     int64_t looked_at;    /* at the shares of others */
 };

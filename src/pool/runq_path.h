@@ -190,6 +190,13 @@ static inline __attribute__((always_inline)) void slot_empty(struct ring *ring, 
 /* Counts a half of the positions that the head has passed. */
 void ring_passed_half(struct ring *ring);
 
+/* Asks for the lines with which the caller will take its next task, if others do as they did. */
+static inline void taker_fetch(struct ring *ring, const struct taker *taker)
+{
+    prefetch_to_write(&ring->head);
+    prefetch_to_write(slot_at(ring, taker->last + taker->stride));
+}
+
 /* After a take that another was faster with. */
 void taker_lost(struct taker *taker);
 
@@ -223,6 +230,7 @@ static inline __attribute__((always_inline)) bool ring_take(struct ring *ring, c
                 ring_passed_half(ring);
             slot_empty(ring, slot, at, out);
             taker->taken++;
+            taker->last = at;
             return true;
         }
         head = load_relaxed(&ring->head);

@@ -9,7 +9,9 @@
 
 /* Measured; see bench/RESULTS.md. */
 #define SHARE_NS 16000 /* of work in a share */
-#define HEAD_GONE_NS 300
+#define STRIDE_NS 300  /* of a task, for its next one's lines to be asked for */
+#define STRIDE_MOST 8
+#define STRIDE_LIMIT 64
 #define ALIKE_NS 16000
 #define ALIKE_MOST 64U
 #define REST_TURNS 64 /* about 1.6 us */
@@ -93,19 +95,38 @@ bool share_lags(const struct runq *q, uint64_t position)
 
 /* --- the holder ------------------------------------------------------------------------------------------------- */
 
-void taker_learn(const struct ring *ring, struct taker *taker)
+/*
+ * 0: nobody else takes any, or hardly any can wait: then a submitter is about to write there. Only what is found twice
+ * in a row is believed, as one or another is off the CPU at times.
+ */
+static unsigned stride(const struct runq *q, struct taker *taker, uint32_t tasks)
+{
+    uint64_t step = (((taker->last - taker->timed_last) & POSITION_MASK) + tasks / 2) / tasks;
+    bool again = step == taker->step;
+
+    taker->step = step;
+    if (!again)
+        return taker->stride;
+    if (load_relaxed(&q->limit) < STRIDE_LIMIT) /* a hint */
+        return 0;
+    return step > 1 && step <= STRIDE_MOST ? (unsigned)step : 0;
+}
+
+void taker_learn(const struct runq *q, struct taker *taker)
 {
     int64_t now = rp_now();
     uint32_t tasks = taker->taken - taker->timed_taken;
+    bool shares = runq_normal(q)->nshares;
 
     if (taker->timed_at) {
         int64_t each = (now - taker->timed_at) / tasks;
         int64_t fit = each ? SHARE_NS / each : 0, alike = each ? ALIKE_NS / each : ALIKE_MOST;
         taker->brief = each < BRIEF_NS;
         taker->alike = alike < ALIKE_MOST ? (uint32_t)alike : ALIKE_MOST;
-        taker->share_most = taker->brief || !ring->nshares ? 1 : fit < SHARE_MOST ? (unsigned)fit : SHARE_MOST;
-        taker->head_gone = each >= HEAD_GONE_NS && taker->share_most == 1; /* not so between two tasks of a share */
+        taker->share_most = taker->brief || !shares ? 1 : fit < SHARE_MOST ? (unsigned)fit : SHARE_MOST;
+        taker->stride = each >= STRIDE_NS && taker->share_most == 1 ? stride(q, taker, tasks) : 0;
     }
+    taker->timed_last = taker->last;
     taker->timed_at = now;
     taker->timed_taken = taker->taken;
 }

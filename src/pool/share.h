@@ -113,8 +113,8 @@ bool share_lags(const struct runq *q, uint64_t position);
 /* The caller gives up its share. */
 void share_leave(struct taker *taker);
 
-/* Learns from how long the last tasks took whether they are brief, and how many to take at once. */
-void taker_learn(const struct ring *ring, struct taker *taker);
+/* Learns how long the last tasks took: whether they are brief, how many to take at once, and the stride. */
+void taker_learn(const struct runq *q, struct taker *taker);
 
 /*
  * Steals a task from a share that rests: `now`: for long, as seen by those who call so; 0: between two looks. 1; 0:

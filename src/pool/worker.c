@@ -235,8 +235,8 @@ static inline __attribute__((always_inline)) bool entry_run(struct worker *worke
     }
     if (__builtin_expect(load_relaxed(&pool->forked) != 0, 0)) /* a child of the task's: see worker_loop */
         return false;
-    if (worker->taker.head_gone) /* it is wanted for writing as soon as the next task is taken */
-        prefetch_to_write(&runq_normal(&pool->runq)->head);
+    if (worker->taker.stride) /* what the next task is taken with is wanted for writing as soon as that can be */
+        taker_fetch(runq_normal(&pool->runq), &worker->taker);
     task_left(worker, plain);
     store_relaxed(&worker->tasks, load_relaxed(&worker->tasks) + 1); /* own word; ordered by [end] */
     if (plain || !worker->frame.job)
@@ -469,7 +469,7 @@ static __attribute__((noinline)) bool worker_times(struct worker *worker, bool o
 {
     if (worker->taker.taken == worker->taker.timed_taken) /* what it ran since was stolen from others */
         return owed;
-    taker_learn(runq_normal(&worker->pool->runq), &worker->taker);
+    taker_learn(&worker->pool->runq, &worker->taker);
     if (worker->taker.brief && search_is_close(worker)) {
         task_settle(worker, &owed);
         search_fall_back(worker);

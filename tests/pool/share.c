@@ -26,14 +26,19 @@ static void nothing(void *arg)
     (void)arg;
 }
 
+static void queue_make_as(unsigned depth, bool shares)
+{
+    memset(&queue, 0, sizeof(queue));
+    cr_assert_eq(alloc_init(&allocator, NULL), 0);
+    cr_assert_eq(runq_init(&queue, &allocator, CAPACITY, depth, shares), 0);
+    atomic_store(&queue.limit, CAPACITY + depth);
+}
+
 static void queue_make(unsigned depth)
 {
     if (cpu_allowed() < 2)
         cr_skip_test("no shares on a single CPU");
-    memset(&queue, 0, sizeof(queue));
-    cr_assert_eq(alloc_init(&allocator, NULL), 0);
-    cr_assert_eq(runq_init(&queue, &allocator, CAPACITY, depth, true), 0);
-    atomic_store(&queue.limit, CAPACITY + depth);
+    queue_make_as(depth, true);
 }
 
 static void queue_end(void)
@@ -366,18 +371,28 @@ Test(share, counts_and_positions_wrap)
 
 /* --- how many at once ------------------------------------------------------------------------------------------- */
 
-/* As after 64 tasks that took so long each. Again if it was held up so that they seem to have taken longer. */
-static void learn(struct taker *taker, int64_t each)
+/*
+ * As after 64 tasks that took so long each, the head going on by `step` from one to the next. Again if it was held up
+ * so that they seem to have taken longer.
+ */
+static void learn_steps(struct taker *taker, int64_t each, unsigned step)
 {
     int64_t began;
 
     do {
         began = rp_now();
         taker->timed_taken = taker->taken;
+        taker->timed_last = taker->last;
         taker->taken += 64;
+        taker->last = (taker->last + (uint64_t)64 * step) & POSITION_MASK;
         taker->timed_at = began - 64 * each;
-        taker_learn(runq_normal(&queue), taker);
+        taker_learn(&queue, taker);
     } while (taker->timed_at - began > 5000);
+}
+
+static void learn(struct taker *taker, int64_t each)
+{
+    learn_steps(taker, each, 1);
 }
 
 Test(share, how_many_are_taken_at_once_follows_from_how_long_they_run)
@@ -385,7 +400,7 @@ Test(share, how_many_are_taken_at_once_follows_from_how_long_they_run)
     struct taker taker = {.share_most = SHARE_FIRST};
 
     queue_make(DEPTH);
-    taker_learn(runq_normal(&queue), &taker);
+    taker_learn(&queue, &taker);
     cr_assert_eq(taker.share_most, SHARE_FIRST, "of one look nothing follows");
     learn(&taker, 400);
     cr_assert_eq(taker.share_most, SHARE_MOST);
@@ -398,8 +413,40 @@ Test(share, how_many_are_taken_at_once_follows_from_how_long_they_run)
     cr_assert_eq(taker.share_most, 1, "brief ones one by one");
     cr_assert(taker.brief);
     taker.timed_at = 0;
-    taker_learn(runq_normal(&queue), &taker);
+    taker_learn(&queue, &taker);
     cr_assert(taker.brief, "a time without work tells nothing");
+    queue_end();
+}
+
+Test(share, where_the_next_task_will_be_follows_from_how_the_head_went_on)
+{
+    struct taker taker = {.share_most = 1, .last = POSITION_MASK - 1000};
+
+    queue_make_as(DEPTH, false);
+    taker_learn(&queue, &taker);
+    learn_steps(&taker, 500, 2);
+    cr_assert_eq(taker.stride, 0, "once may be chance");
+    learn_steps(&taker, 500, 2);
+    cr_assert_eq(taker.stride, 2);
+    learn_steps(&taker, 500, 7);
+    cr_assert_eq(taker.stride, 2, "as when one of them is off the CPU");
+    learn_steps(&taker, 500, 7);
+    cr_assert_eq(taker.stride, 7, "also where positions wrap");
+    learn_steps(&taker, 500, 1000);
+    learn_steps(&taker, 500, 1000);
+    cr_assert_eq(taker.stride, 0, "of so many it cannot be told which comes next");
+    learn_steps(&taker, 500, 2);
+    learn_steps(&taker, 500, 2);
+    cr_assert_eq(taker.stride, 2);
+    learn_steps(&taker, 20, 2);
+    cr_assert_eq(taker.stride, 0, "of short ones the next is taken before its line is there");
+    learn_steps(&taker, 500, 1);
+    learn_steps(&taker, 500, 1);
+    cr_assert_eq(taker.stride, 0, "who is alone has the lines");
+    atomic_store(&queue.limit, 4);
+    learn_steps(&taker, 500, 2);
+    learn_steps(&taker, 500, 2);
+    cr_assert_eq(taker.stride, 0, "where hardly any wait the submitter is about to write there");
     queue_end();
 }
 
