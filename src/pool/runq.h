@@ -125,10 +125,10 @@ struct ring {
     struct extras *extras;                      /* one for each slot */
     struct share *shares;                       /* of the normal ring, see share.h; NULL: there are none */
     unsigned nshares;                           /* constant */
+    _Atomic uint32_t shares_used;               /* W: shares from here on were never held; only grows, a few times */
     struct rp_lock claim_lock;                  /* side classes: from the look at the ring's room to the claim */
     alignas(CACHE_APART) _Atomic uint64_t head; /* W: by CAS; the word described above, done of the normal ring only */
     _Atomic uint64_t halves;                    /* W: how often bit 39 of the head has changed; late by one at most */
-    _Atomic uint32_t shares_used;               /* W: shares from here on were never held; only grows */
     alignas(CACHE_APART) _Atomic uint64_t tail; /* next position to claim; side classes only, under claim_lock */
 };
 

@@ -62,7 +62,7 @@ static inline __attribute__((always_inline)) int submit_inline(const struct rp_p
 
     if (unlikely(rc))
         return rc;
-    rc = claim_now(pool, how.class, &position);
+    rc = claim_now(pool, how.class, 1, &position);
     if (unlikely(rc != 1)) {
         struct entry own = *entry;
         if (!claim_soon(pool, &how, rc, &later)) {
@@ -200,7 +200,7 @@ int pool_submit_job(struct rp_pool *pool, const struct entry *entry, const struc
 /* --- batches ---------------------------------------------------------------------------------------------------- */
 
 /* How many tasks from the first on can be claimed at once: those of its class that are not wrong. */
-static unsigned run_length(const struct rp_task *tasks, unsigned n)
+static inline unsigned run_length(const struct rp_task *tasks, unsigned n)
 {
     unsigned length = 1;
 
@@ -218,10 +218,8 @@ static unsigned batch_in_section(struct pool *pool, const struct rp_task *tasks,
 {
     unsigned class = (unsigned)tasks[0].priority;
     uint64_t position;
-    int claimed = 0;
+    int claimed = claim_now(pool, class, n, &position);
 
-    if (load_relaxed(&pool->alive) && load_relaxed(&pool->runq.rings[tasks[0].priority])) /* hints */
-        claimed = runq_claim(&pool->runq, (unsigned)tasks[0].priority, n, true, &position);
     if (claimed <= 0)
         return 0;
     struct ring *ring = load_acquire(&pool->runq.rings[class]);
@@ -249,27 +247,33 @@ static unsigned batch_claim(const struct rp_pool *handle, const struct rp_task *
     return claimed;
 }
 
-int rp_pool_submit_batch(struct rp_pool *pool, const struct rp_task *tasks, unsigned n)
+/* One that goes by itself, as it is a job, or meets no room, or an error. */
+static __attribute__((noinline)) int batch_single(struct rp_pool *pool, const struct rp_task *task)
 {
     struct entry entry;
     struct how how;
+
+    if (task_is_job(task))
+        return submit_as_job(pool, task);
+    int rc = task_read(task, &entry, &how);
+    return rc ? rc : submit_entry(pool, &entry, how);
+}
+
+int rp_pool_submit_batch(struct rp_pool *pool, const struct rp_task *tasks, unsigned n)
+{
     unsigned accepted = 0, checked = 0; /* tasks before `checked` are right, and of one class from `accepted` on */
 
     if (!pool || (n && !tasks) || n > INT32_MAX)
         return -EINVAL;
     while (accepted < n) {
-        int rc;
-        if (task_is_job(&tasks[accepted])) {
-            rc = submit_as_job(pool, &tasks[accepted]);
-        } else if (!(rc = task_read(&tasks[accepted], &entry, &how))) {
-            if (checked <= accepted)
-                checked = accepted + run_length(&tasks[accepted], n - accepted);
-            unsigned claimed = batch_claim(pool, &tasks[accepted], checked - accepted);
-            accepted += claimed;
-            if (claimed)
-                continue;
-            rc = submit_entry(pool, &entry, how);
-        }
+        const struct rp_task *first = &tasks[accepted];
+        if (checked <= accepted && !task_is_job(first) && !task_validate(first))
+            checked = accepted + run_length(first, n - accepted);
+        unsigned claimed = checked > accepted ? batch_claim(pool, first, checked - accepted) : 0;
+        accepted += claimed;
+        if (claimed)
+            continue;
+        int rc = batch_single(pool, first);
         if (rc)
             return accepted ? (int)accepted : rc;
         accepted++;

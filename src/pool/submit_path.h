@@ -24,15 +24,16 @@ static inline __attribute__((always_inline)) void wake_and_exit(struct pool *poo
         pool_exit();
 }
 
-/* A position at once: 1; or 0, a negative errno: not so. */
-static inline __attribute__((always_inline)) int claim_now(struct pool *pool, unsigned class, uint64_t *position)
+/* Up to n positions at once: how many; or 0, a negative errno: not so. */
+static inline __attribute__((always_inline)) int claim_now(struct pool *pool, unsigned class, unsigned n,
+                                                           uint64_t *first)
 {
     if (unlikely(!load_relaxed(&pool->alive))) /* a hint */
         return 0;
     if (likely(class == CLASS_NORMAL))
-        return runq_claim_normal(&pool->runq, 1, true, position);
+        return runq_claim_normal(&pool->runq, n, true, first);
     return load_relaxed(&pool->runq.rings[class]) /* a hint */
-               ? runq_claim(&pool->runq, class, 1, true, position)
+               ? runq_claim(&pool->runq, class, n, true, first)
                : 0;
 }
 
@@ -42,7 +43,7 @@ static inline __attribute__((always_inline)) bool submit_fast(struct pool *pool,
 {
     uint64_t position;
 
-    if (unlikely(claim_now(pool, class, &position) != 1))
+    if (unlikely(claim_now(pool, class, 1, &position) != 1))
         return false;
     ring_publish(load_acquire(&pool->runq.rings[class]), position, entry, PUBLISH_AHEAD, true);
     wake_and_exit(pool);
