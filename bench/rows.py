@@ -59,7 +59,8 @@ def throughput_rows():
         out.append(Row(f"throughput {shape}", keys, **unit, quick=shape in ("1/1", "4/2", "4/1000"), scaled=20000,
                        ours=ours, floor="floor-ring" if workers <= 2 else None))
         out.append(Row(f"strict {shape}", keys + " mode=strict", **unit, quick=shape == "4/2", scaled=5000,
-                       check=("mutex", "go-lifo") if shape not in ("1/1", "1000/1000") else False))
+                       check=("mutex", "go-lifo") if shape not in ("1/1", "1000/1000") else False,
+                       floor="floor-ring" if workers <= 2 else None))
         out.append(Row(f"batch {shape}", keys, **unit, quick=shape == "1/1", scaled=20000, peers=(),
                        ours={"ringpool": "mode=batch batch=64", "ringpool-single": "mode=queue"},
                        floor={"floor-ring": "mode=batch batch=64"} if shape == FLOOR_SHAPE else None))

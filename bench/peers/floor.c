@@ -4,7 +4,8 @@
  * because one word is bumped for each task while somebody sleeps. A row that cannot reach its bar is shown beside it.
  *
  * With FLOOR_SPINS a worker without work looks at the ring for ever, which is the least that a task can cost and for
- * no more workers than CPUs; else it sleeps in a futex at once.
+ * no more workers than CPUs; else it sleeps in a futex at once. Strict, the ring has a cell for each worker: one that has
+ * taken a task has freed its cell before it runs it, which is less than is asked of a pool.
  */
 #include <errno.h>
 #include <limits.h>
@@ -109,13 +110,11 @@ static int create(void **self, const struct executor_config *config)
     pthread_attr_t attr;
     int rc = 0;
 
-    if (config->strict)
-        return -ENOTSUP;
     if (!pool)
         return -ENOMEM;
     memset(pool, 0, sizeof(*pool));
     pool->threads = calloc(config->workers, sizeof(*pool->threads));
-    if (bare_ring_init(&pool->ring, config->queue) || !pool->threads)
+    if (bare_ring_init(&pool->ring, config->strict ? config->workers : config->queue) || !pool->threads)
         rc = ENOMEM;
     pthread_attr_init(&attr);
     pthread_attr_setstacksize(&attr, STACK);
@@ -130,20 +129,24 @@ static int create(void **self, const struct executor_config *config)
     return -rc;
 }
 
-static void wait_for_room(void)
+/* Where more than one task may wait some room is made before the next look. */
+static void put_soon(struct pool *pool, executor_fn *fn, void *arg, unsigned n)
 {
-    if (!spins)
-        sched_yield();
-    for (int i = 0; i < BARE_LOOKS; i++)
-        bare_pause();
+    bool deep = pool->ring.mask >= BARE_LOOKS;
+
+    for (unsigned looks = 1; !put(pool, fn, arg, n); looks++) {
+        for (int i = 0; i < (deep ? BARE_LOOKS : 1); i++)
+            bare_pause();
+        if (deep || looks % BARE_LOOKS == 0)
+            sched_yield();
+    }
 }
 
 static int submit(void *self, executor_fn *fn, void *arg)
 {
     struct pool *pool = self;
 
-    while (!put(pool, fn, arg, 1))
-        wait_for_room();
+    put_soon(pool, fn, arg, 1);
     if (!spins && atomic_load(&pool->sleepers)) {
         atomic_fetch_add(&pool->signal, 1);
         futex_call(&pool->signal, FUTEX_WAKE, 1);
@@ -161,8 +164,7 @@ static int burst(void *self, executor_fn *fn, void *arg, uint64_t n)
 /* Of the spinning form alone: nobody is woken. */
 static int batch(void *self, executor_fn *fn, void *arg, unsigned n)
 {
-    while (!put(self, fn, arg, n))
-        wait_for_room();
+    put_soon(self, fn, arg, n);
     return 0;
 }
 

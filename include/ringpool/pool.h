@@ -149,7 +149,7 @@ RP_API int rp_pool_create(struct rp_pool **pool, unsigned capacity, const struct
 
 /*
  * Hands fn(arg) to the pool by its overload policy. 0: accepted. The default policy blocks while there is no room;
- * blocked submitters are served first in, first out. The first of them is overtaken by at most 1024 later submits, or
+ * blocked submitters are served first in, first out. The first of them is overtaken by at most 4096 later submits, or
  * four times as many as may be in flight when it becomes the first if that is more, but never more than 65,536, plus
  * one for each thread that is inside submit at that moment (a batch: its size); so one with n blocked in front of it by
  * at most n + 1 times as many. Before it blocks, a submitter looks for room for some 20 us, unless several are blocked

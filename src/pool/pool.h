@@ -89,7 +89,8 @@ struct search {
     uint64_t tasks;    /* its count of them when it last ran out of work */
     unsigned hasty;    /* sleeps in a row that were ended at once */
     uint64_t head;     /* of the queue when it last ran out of work */
-    bool found;        /* a task, when it last looked around */
+    bool found;        /* a task, when it last looked around, */
+    bool soon;         /* and within a microsecond */
     unsigned vain;     /* finds that another had first, less those that it got */
     int64_t gather_ns; /* for how long it lets them gather */
 };

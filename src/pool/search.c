@@ -32,6 +32,7 @@
 #include <sched.h>
 
 #define FEW_WORKERS 16
+#define LOOKS 16 /* less than a microsecond */
 #define LOOK_FEW_NS 20000
 #define LOOK_MANY_NS 5000
 
@@ -161,19 +162,30 @@ static void learn_finds(struct search *search, uint64_t burst)
     search->found = false;
 }
 
-static bool look_around(struct pool *pool, bool rests)
+static bool looks(struct pool *pool, unsigned n)
 {
+    for (; n; n--) {
+        if (runq_incoming(&pool->runq))
+            return true;
+        cpu_relax();
+    }
+    return false;
+}
+
+/* The clock is not asked before it has looked: a task that comes at once would wait for that. */
+static bool look_around(struct pool *pool, struct search *search, bool rests)
+{
+    search->soon = !rests && looks(pool, LOOKS);
+    if (search->soon)
+        return true;
     int64_t span = load_relaxed(&pool->target) <= FEW_WORKERS ? LOOK_FEW_NS : LOOK_MANY_NS;
     int64_t until = rp_now() + span;
 
     do {
         if (rests)
             wait_ns(REST_NS);
-        for (unsigned looks = rests ? 1 : 16; looks; looks--) {
-            if (runq_incoming(&pool->runq))
-                return true;
-            cpu_relax();
-        }
+        if (looks(pool, rests ? 1 : LOOKS))
+            return true;
     } while (rp_now() < until);
     return false;
 }
@@ -248,6 +260,7 @@ bool search_for_work(struct worker *worker, bool *searching)
     bool same_cpu = beside_submitter(worker);
 
     search->tasks += burst;
+    search->soon = false;
     search->head = head_position(pool);
     learn_finds(search, burst);
     bool streams = learn_bursts(worker, search, burst);
@@ -264,5 +277,5 @@ bool search_for_work(struct worker *worker, bool *searching)
     if (same_cpu)
         return yield_around(pool, worker->taker.brief);
     let_gather(pool, search);
-    return search->found = look_around(pool, search->vain >= VAIN_MANY);
+    return search->found = look_around(pool, search, search->vain >= VAIN_MANY);
 }

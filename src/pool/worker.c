@@ -57,8 +57,8 @@ void worker_labels(struct worker *worker, const char *label)
  * Before a task: since when it runs, and what is said of it. Even the coarse clock takes a quarter of the time that a
  * worker spends on an empty task, so of tasks without a label one in so many does this as take some microseconds, as
  * far as is known, and says the same of the others. Only a task of that group after a long one would look older than it
- * is: hence the next one does it as soon as somebody has looked (worker_since), and after a time without work. While
- * `unstamped` is not 0 the state is RUNNING, and there is no label.
+ * is: hence the next one does it as soon as somebody has looked (worker_since), and after a microsecond without work.
+ * While `unstamped` is not 0 the state is RUNNING, and there is no label.
  */
 static __attribute__((noinline)) void worker_says(struct worker *worker, const char *label)
 {
@@ -94,11 +94,15 @@ int64_t worker_since(struct worker *worker, bool *own)
     return since;
 }
 
-/* It has nothing to do: that time counts for no task. */
-static void worker_idles(struct worker *worker)
+/* It has nothing to do: that time counts for no task, or, where it is over at once, in no more than a report's age. */
+static inline bool worker_searches(struct worker *worker, bool *searching)
 {
     worker->taker.timed_at = 0;
-    store_relaxed(&worker->unstamped, 0); /* own word */
+    bool found = search_for_work(worker, searching);
+
+    if (!worker->search.soon)
+        store_relaxed(&worker->unstamped, 0); /* own word */
+    return found;
 }
 
 static __attribute__((noinline)) void task_ended_watched(struct pool *pool, uint64_t attention)
@@ -566,8 +570,7 @@ static inline __attribute__((always_inline)) void worker_loop(struct worker *wor
         bool stole_owed = false; /* so that `owed` need not be in memory */
         int stole = shares ? worker_catches_up(worker, &searching, &stole_owed) : 0;
         if (stole == 0) {
-            worker_idles(worker);
-            if (search_for_work(worker, &searching))
+            if (worker_searches(worker, &searching))
                 continue;
             stole = shares ? worker_steals(worker, 0, searching, &stole_owed) : 0;
             if (stole == 1)

@@ -124,19 +124,19 @@ static void overtaken_by_at_most(unsigned threads, unsigned depth, unsigned boun
     cr_assert_leq(overtook, bound, "overtaken by %u", overtook);
 }
 
-Test(room, a_blocked_submitter_is_overtaken_by_at_most_1024_later_ones)
+Test(room, a_blocked_submitter_is_overtaken_by_at_most_4096_later_ones)
 {
-    overtaken_by_at_most(1, 16, 1024 + 1);
+    overtaken_by_at_most(1, 16, 4096 + 1);
 }
 
 Test(room, before_a_deep_queue_it_is_four_times_what_may_be_in_flight)
 {
-    overtaken_by_at_most(1, 998, 4000 + 1);
+    overtaken_by_at_most(1, 1998, 8000 + 1);
 }
 
 Test(room, the_bound_on_overtaking_grows_by_one_for_each_thread_inside_submit)
 {
-    overtaken_by_at_most(4, 16, 1024 + 4);
+    overtaken_by_at_most(4, 16, 4096 + 4);
 }
 
 /* --- how many may block ----------------------------------------------------------------------------------------- */
