@@ -30,10 +30,10 @@ struct flood {
     executor_fn *fn;
     void *arg;
     uint64_t tasks, producers, batch;
-    bool sample;               /* time single calls */
-    int64_t *took;             /* ns in submit, by producer */
-    struct histogram *samples; /* of single calls, by producer */
-    _Atomic int error;         /* of a submit; the run is void */
+    bool sample;                  /* time single calls */
+    int64_t *took;                /* ns in submit, by producer */
+    struct rp_histogram *samples; /* of single calls, by producer */
+    _Atomic int error;            /* of a submit; the run is void */
 };
 
 struct produce {
@@ -41,7 +41,7 @@ struct produce {
     unsigned i;
 };
 
-static int submit_sampled(struct flood *flood, struct histogram *histogram, uint64_t n)
+static int submit_sampled(struct flood *flood, struct rp_histogram *histogram, uint64_t n)
 {
     int rc = 0;
 
@@ -49,7 +49,7 @@ static int submit_sampled(struct flood *flood, struct histogram *histogram, uint
         int64_t begun = meter_ticks();
 
         rc = flood->executor->submit(flood->pool, flood->fn, flood->arg);
-        histogram_add(histogram, meter_ns(meter_ticks() - begun));
+        rp_histogram_add(histogram, meter_ns(meter_ticks() - begun));
     }
     return rc;
 }
@@ -138,13 +138,13 @@ static void add_common(struct record *record, struct flood *flood, const struct 
     record_add(record, "csw", (double)used->switches);
     record_add(record, "maxrss_kb", (double)usage_max_rss_kb());
     if (flood->sample) {
-        struct histogram *all = &flood->samples[0];
+        struct rp_histogram *all = &flood->samples[0];
 
         for (uint64_t i = 1; i < flood->producers; i++)
-            histogram_merge(all, &flood->samples[i]);
-        record_add(record, "submit_p50_ns", histogram_at(all, 0.50));
-        record_add(record, "submit_p99_ns", histogram_at(all, 0.99));
-        record_add(record, "submit_p999_ns", histogram_at(all, 0.999));
+            rp_histogram_merge(all, &flood->samples[i]);
+        record_add(record, "submit_p50_ns", rp_histogram_at(all, 0.50));
+        record_add(record, "submit_p99_ns", rp_histogram_at(all, 0.99));
+        record_add(record, "submit_p999_ns", rp_histogram_at(all, 0.999));
     }
     if (cells_tasks() != flood->tasks)
         record->wrong = "not exactly the tasks ran that were submitted";

@@ -39,14 +39,14 @@ static void pass_until(int64_t at, bool sleep)
         ;
 }
 
-static void add_percentiles(struct record *record, const struct histogram *h)
+static void add_percentiles(struct record *record, const struct rp_histogram *h)
 {
-    record_add(record, "p50_us", histogram_at(h, 0.50) / 1e3);
-    record_add(record, "p90_us", histogram_at(h, 0.90) / 1e3);
-    record_add(record, "p99_us", histogram_at(h, 0.99) / 1e3);
-    record_add(record, "p999_us", histogram_at(h, 0.999) / 1e3);
+    record_add(record, "p50_us", rp_histogram_at(h, 0.50) / 1e3);
+    record_add(record, "p90_us", rp_histogram_at(h, 0.90) / 1e3);
+    record_add(record, "p99_us", rp_histogram_at(h, 0.99) / 1e3);
+    record_add(record, "p999_us", rp_histogram_at(h, 0.999) / 1e3);
     record_add(record, "max_us", (double)h->most / 1e3);
-    record_add(record, "mean_us", histogram_mean(h) / 1e3);
+    record_add(record, "mean_us", rp_histogram_mean(h) / 1e3);
 }
 
 static unsigned cells_for(uint64_t workers)
@@ -63,7 +63,7 @@ struct latency {
     int64_t gap_ns;
     bool sleep;
     uint64_t by;
-    struct histogram submit, whole; /* the call; roundtrip: until it was done */
+    struct rp_histogram submit, whole; /* the call; roundtrip: until it was done */
     int error;
     struct usage begun;
 };
@@ -83,7 +83,7 @@ static void wake_samples(void *arg)
         int64_t begun = meter_ticks();
 
         run->error = run->executor->submit(run->pool, task_latency, stamp());
-        histogram_add(&run->submit, meter_ns(meter_ticks() - begun));
+        rp_histogram_add(&run->submit, meter_ns(meter_ticks() - begun));
         pass_until(next, run->sleep);
     }
 }
@@ -135,7 +135,7 @@ static void roundtrip_samples(void *arg)
         int64_t begun = meter_ticks();
 
         run->error = joins[run->by] ? joins[run->by](run->pool, task_count, NULL) : event_join(run, &event);
-        histogram_add(&run->whole, meter_ns(meter_ticks() - begun));
+        rp_histogram_add(&run->whole, meter_ns(meter_ticks() - begun));
         if (run->gap_ns)
             pass_until(meter_now() + run->gap_ns, run->sleep);
     }
@@ -177,7 +177,7 @@ static int latency_main(const struct executor *executor, int argc, char **argv, 
     }
     meter_begin();
     struct latency *run = calloc(1, sizeof(*run));
-    struct histogram *latency = calloc(1, sizeof(*latency));
+    struct rp_histogram *latency = calloc(1, sizeof(*latency));
     struct executor_config config = {
         .workers = (unsigned)workers,
         .producers = 1,
@@ -210,8 +210,8 @@ static int latency_main(const struct executor *executor, int argc, char **argv, 
     cells_latency(latency);
     add_percentiles(&record, wake ? latency : &run->whole);
     if (wake) {
-        record_add(&record, "submit_p50_us", histogram_at(&run->submit, 0.50) / 1e3);
-        record_add(&record, "submit_p99_us", histogram_at(&run->submit, 0.99) / 1e3);
+        record_add(&record, "submit_p50_us", rp_histogram_at(&run->submit, 0.50) / 1e3);
+        record_add(&record, "submit_p99_us", rp_histogram_at(&run->submit, 0.99) / 1e3);
     }
     record_add(&record, "elapsed_s", (double)used.wall / 1e9);
     record_add(&record, "cpu_s", (double)used.cpu / 1e9);
@@ -319,7 +319,7 @@ int latency_load(const struct executor *executor, int argc, char **argv)
         break;
     }
     meter_begin();
-    struct histogram *latency = calloc(1, sizeof(*latency));
+    struct rp_histogram *latency = calloc(1, sizeof(*latency));
     struct load load = {
         .executor = executor,
         .gap_ns = 1e9 / (double)rate,
@@ -359,7 +359,7 @@ int latency_load(const struct executor *executor, int argc, char **argv)
     if (!json)
         histogram_print(latency, stdout);
     add_percentiles(&record, latency);
-    record_add(&record, "p9999_us", histogram_at(latency, 0.9999) / 1e3);
+    record_add(&record, "p9999_us", rp_histogram_at(latency, 0.9999) / 1e3);
     record_add(&record, "tasks", (double)load.submitted);
     record_add(&record, "rate_reached", (double)load.submitted * 1e9 / (double)used.wall);
     record_add(&record, "latest_submit_us", (double)load.late_ns / 1e3);

@@ -93,7 +93,7 @@ uint64_t meter_steps(uint64_t ns)
 
 struct cell {
     _Atomic uint64_t tasks; /* written by its thread; relaxed: whoever needs it exact has joined, or waits for it */
-    struct histogram *latency;
+    struct rp_histogram *latency;
     struct cell *next;
 } __attribute__((aligned(LINES)));
 
@@ -160,10 +160,10 @@ uint64_t cells_tasks(void)
     return sum;
 }
 
-void cells_latency(struct histogram *sum)
+void cells_latency(struct rp_histogram *sum)
 {
     for (struct cell *cell = atomic_load(&cells); cell; cell = cell->next)
-        histogram_merge(sum, cell->latency);
+        rp_histogram_merge(sum, cell->latency);
 }
 
 void cells_wait(uint64_t n, int64_t step_ns)
@@ -209,7 +209,7 @@ void task_latency(void *ticks)
     int64_t now = meter_ticks();
     struct cell *cell = mine ? mine : cell_join();
 
-    histogram_add(cell->latency, meter_ns(now - (int64_t)(uintptr_t)ticks));
+    rp_histogram_add(cell->latency, meter_ns(now - (int64_t)(uintptr_t)ticks));
     count();
 }
 

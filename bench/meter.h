@@ -70,7 +70,7 @@ uint64_t meter_steps(uint64_t ns);
 /* Makes cells with touched histograms for threads to find, so that a first task takes no page fault. */
 bool cells_prepare(unsigned n);
 uint64_t cells_tasks(void); /* tasks that were counted, all threads; exact once they have been joined or seen */
-void cells_latency(struct histogram *sum);
+void cells_latency(struct rp_histogram *sum);
 
 /* Sleeps in steps of `step_ns` until n tasks were counted. */
 void cells_wait(uint64_t n, int64_t step_ns);

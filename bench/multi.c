@@ -123,13 +123,13 @@ static int jobs_submit(struct target target, struct job *jobs, uint64_t n)
 
 static void add_waits(struct run *run, const char *who, const struct job *jobs, uint64_t n)
 {
-    static struct histogram waits;
+    static struct rp_histogram waits;
 
     memset(&waits, 0, sizeof(waits));
     for (uint64_t i = 0; i < n; i++)
-        histogram_add(&waits, jobs[i].started - jobs[i].due);
-    add(run, who, "p50_us", histogram_at(&waits, 0.5) / 1e3);
-    add(run, who, "p99_us", histogram_at(&waits, 0.99) / 1e3);
+        rp_histogram_add(&waits, jobs[i].started - jobs[i].due);
+    add(run, who, "p50_us", rp_histogram_at(&waits, 0.5) / 1e3);
+    add(run, who, "p99_us", rp_histogram_at(&waits, 0.99) / 1e3);
     add(run, who, "max_us", (double)waits.most / 1e3);
 }
 

@@ -33,7 +33,7 @@ struct run {
     uint64_t n, pairs, samples, gap_us;
     double *arm, *cancel, *both; /* ns of each run */
     double create_ns;            /* and the first arming */
-    struct histogram ours, kernel;
+    struct rp_histogram ours, kernel;
     int64_t asked;
     uint32_t fired;
     uint64_t random;
@@ -55,7 +55,7 @@ static void fired(struct rp_timer *timer, void *arg)
     struct run *run = arg;
 
     (void)timer;
-    histogram_add(&run->ours, rp_now() - run->asked);
+    rp_histogram_add(&run->ours, rp_now() - run->asked);
     __atomic_store_n(&run->fired, 1, __ATOMIC_RELEASE);
 }
 
@@ -128,7 +128,7 @@ static int fire_kernel(struct run *run, int fd, int64_t due)
         return -errno;
     if (read(fd, &ticks, sizeof(ticks)) != sizeof(ticks))
         return -EIO;
-    histogram_add(&run->kernel, rp_now() - due);
+    rp_histogram_add(&run->kernel, rp_now() - due);
     return 0;
 }
 
@@ -184,10 +184,10 @@ static int measure(struct run *run, int backend, struct record *record)
 
 static void report(struct record *record, const struct run *run)
 {
-    record_add(record, "late_p50_us", histogram_at(&run->ours, 0.50) / 1e3);
-    record_add(record, "late_p99_us", histogram_at(&run->ours, 0.99) / 1e3);
-    record_add(record, "kernel_p50_us", histogram_at(&run->kernel, 0.50) / 1e3);
-    record_add(record, "kernel_p99_us", histogram_at(&run->kernel, 0.99) / 1e3);
+    record_add(record, "late_p50_us", rp_histogram_at(&run->ours, 0.50) / 1e3);
+    record_add(record, "late_p99_us", rp_histogram_at(&run->ours, 0.99) / 1e3);
+    record_add(record, "kernel_p50_us", rp_histogram_at(&run->kernel, 0.50) / 1e3);
+    record_add(record, "kernel_p99_us", rp_histogram_at(&run->kernel, 0.99) / 1e3);
 }
 
 int bench_timers(int argc, char **argv)

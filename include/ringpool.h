@@ -7,6 +7,7 @@
 #include <ringpool/context.h>
 #include <ringpool/future.h>
 #include <ringpool/group.h>
+#include <ringpool/histogram.h>
 #include <ringpool/lock.h>
 #include <ringpool/multi.h>
 #include <ringpool/pool.h>

@@ -37,14 +37,14 @@ FLAGS="-O2 -g -pthread -D_GNU_SOURCE -Ibench -Itools -Iinclude"
 
 # Of what the workloads share with the command only the text functions are linked, without those that need the library:
 # hence the sections.
-shared="bench/args.c bench/record.c bench/meter.c bench/histogram.c bench/workload.c bench/flood.c bench/latency.c
+shared="bench/args.c bench/record.c bench/meter.c bench/histogram.c src/base/histogram.c bench/workload.c bench/flood.c bench/latency.c
     bench/idle.c bench/fanout.c bench/peers/main.c tools/text.c"
 objects=
 for source in $shared; do
-    object=$out/$(basename "$source" .c).o
+    object=$out/$(echo "${source%.c}" | tr / -).o
     objects="$objects $object"
     # shellcheck disable=SC2086 # flags are words
-    fresh "$object" bench tools || $CC -std=gnu11 -Wall -Wextra $FLAGS -ffunction-sections -c "$source" -o "$object" \
+    fresh "$object" bench tools "$source" include/ringpool/histogram.h || $CC -std=gnu11 -Wall -Wextra $FLAGS -ffunction-sections -c "$source" -o "$object" \
         >>"$log" 2>&1 || { cat "$log"; exit 1; }
 done
 
@@ -53,7 +53,7 @@ native() { # name, source, compiler with its flags, header to probe, package, li
     # shellcheck disable=SC2086
     if [ -n "$probe" ] && ! echo "#include <$probe>" | $compile $FLAGS -E - >/dev/null 2>&1; then
         skip "$name" "no <$probe> (package $package)"
-    elif fresh "$out/$name" bench tools || { $compile -Wall -Wextra $FLAGS -c "$source" -o "$out/$name.o" &&
+    elif fresh "$out/$name" bench tools src/base/histogram.c include/ringpool/histogram.h || { $compile -Wall -Wextra $FLAGS -c "$source" -o "$out/$name.o" &&
         ${compile%% *} $FLAGS "$out/$name.o" $objects -Wl,--gc-sections $libraries -lm -o "$out/$name"; } \
         >>"$log" 2>&1; then
         ready "$name" "$out/$name"

@@ -11,9 +11,9 @@
 #define N 200000
 #define TOLERANCE 0.01 /* what the buckets promise */
 
-static struct histogram *made(void)
+static struct rp_histogram *made(void)
 {
-    struct histogram *h = calloc(1, sizeof(*h));
+    struct rp_histogram *h = calloc(1, sizeof(*h));
 
     cr_assert_not_null(h);
     return h;
@@ -30,12 +30,12 @@ static double exponential_at(double fraction)
     return -log(1 - fraction) * 50000;
 }
 
-static struct histogram *sample(double (*quantile)(double fraction))
+static struct rp_histogram *sample(double (*quantile)(double fraction))
 {
-    struct histogram *h = made();
+    struct rp_histogram *h = made();
 
     for (int i = 0; i < N; i++)
-        histogram_add(h, (int64_t)quantile((i + 0.5) / N));
+        rp_histogram_add(h, (int64_t)quantile((i + 0.5) / N));
     return h;
 }
 
@@ -44,13 +44,13 @@ static void expect_near(double found, double wanted, const char *what, double at
     cr_assert(fabs(found - wanted) <= TOLERANCE * wanted, "%s at %.4f: %g instead of %g", what, at, found, wanted);
 }
 
-static void expect_quantiles(struct histogram *h, double (*quantile)(double fraction), const char *what)
+static void expect_quantiles(struct rp_histogram *h, double (*quantile)(double fraction), const char *what)
 {
     static const double at[] = {0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999, 0.9999};
 
     cr_assert_eq(h->total, N);
     for (size_t i = 0; i < sizeof(at) / sizeof(at[0]); i++)
-        expect_near(histogram_at(h, at[i]), quantile(at[i]), what, at[i]);
+        expect_near(rp_histogram_at(h, at[i]), quantile(at[i]), what, at[i]);
     free(h);
 }
 
@@ -62,15 +62,15 @@ Test(histogram, percentiles_of_known_distributions_are_found_to_one_percent)
 
 Test(histogram, small_values_and_the_greatest_are_exact)
 {
-    struct histogram *h = made();
+    struct rp_histogram *h = made();
 
     for (int i = 0; i < 256; i++)
-        histogram_add(h, i);
+        rp_histogram_add(h, i);
     for (int i = 1; i < 256; i++)
-        cr_assert_eq(histogram_at(h, (i + 0.5) / 256), i);
-    histogram_add(h, 123456789);
-    histogram_add(h, -5); /* a clock that ran backwards: counted, as 0 */
-    cr_assert_eq(histogram_at(h, 1), 123456789);
+        cr_assert_eq(rp_histogram_at(h, (i + 0.5) / 256), i);
+    rp_histogram_add(h, 123456789);
+    rp_histogram_add(h, -5); /* a clock that ran backwards: counted, as 0 */
+    cr_assert_eq(rp_histogram_at(h, 1), 123456789);
     cr_assert_eq(h->count[0], 2);
     cr_assert_eq(h->total, 258);
     free(h);
@@ -78,11 +78,11 @@ Test(histogram, small_values_and_the_greatest_are_exact)
 
 Test(histogram, merged_histograms_are_one)
 {
-    struct histogram *whole = sample(exponential_at), *sum = made(), *part = made();
+    struct rp_histogram *whole = sample(exponential_at), *sum = made(), *part = made();
 
     for (int i = 0; i < N; i++)
-        histogram_add(i % 3 ? sum : part, (int64_t)exponential_at((i + 0.5) / N));
-    histogram_merge(sum, part);
+        rp_histogram_add(i % 3 ? sum : part, (int64_t)exponential_at((i + 0.5) / N));
+    rp_histogram_merge(sum, part);
     cr_assert_eq(memcmp(whole, sum, sizeof(*whole)), 0);
     free(whole);
     free(sum);
@@ -90,7 +90,7 @@ Test(histogram, merged_histograms_are_one)
 }
 
 /* Prints it; the caller frees. */
-static char *text_of(const struct histogram *h)
+static char *text_of(const struct rp_histogram *h)
 {
     char *text;
     size_t size;
@@ -142,11 +142,11 @@ static const char golden[] = "       Value     Percentile TotalCount 1/(1-Percen
 
 Test(histogram, text_is_that_of_hdrhistogram)
 {
-    struct histogram *h = made();
+    struct rp_histogram *h = made();
     char *text;
 
     for (int64_t i = 1; i <= 50; i++)
-        histogram_add(h, i * i * 7);
+        rp_histogram_add(h, i * i * 7);
     text = text_of(h);
     cr_assert_eq(strncmp(text, golden, strlen(golden)), 0, "%s", text);
     cr_assert_not_null(strstr(text, "\n#[Mean    =        6.010, StdDeviation   =        5.314]\n"), "%s", text);
@@ -158,7 +158,7 @@ Test(histogram, text_is_that_of_hdrhistogram)
 
 Test(histogram, text_of_a_known_distribution_tells_its_quantiles_and_moments)
 {
-    struct histogram *h = sample(exponential_at);
+    struct rp_histogram *h = sample(exponential_at);
     char *text = text_of(h), *line = strchr(text, '\n') + 2;
     double value, at, before = -1, mean, spread;
     unsigned long count, lines = 0;
@@ -184,7 +184,7 @@ Test(histogram, text_of_a_known_distribution_tells_its_quantiles_and_moments)
 
 Test(histogram, text_of_nothing_is_a_text)
 {
-    struct histogram *h = made();
+    struct rp_histogram *h = made();
     char *text = text_of(h);
 
     cr_assert_not_null(strstr(text, "       0.000 1.000000000000          0\n"), "%s", text);
