@@ -66,7 +66,7 @@ SUPPORT_SRC := $(filter-out $(addprefix tests/support/,deny_io_uring.c tsan_rand
 SANITIZE_SRC := $(if $(findstring thread,$(SANITIZE)),tests/support/tsan_rand.c) \
     $(if $(findstring address,$(SANITIZE)),tests/support/leak_check.c)
 # With what unit tests of programs are of.
-TEST_SRC := $(sort $(foreach floor,base ring pool $(if $(MEMCHECK),,tools),$(wildcard tests/$(floor)/*.c))) $(SUPPORT_SRC) $(SANITIZE_SRC) \
+TEST_SRC := $(sort $(foreach floor,base ring pool watch $(if $(MEMCHECK),,tools),$(wildcard tests/$(floor)/*.c))) $(SUPPORT_SRC) $(SANITIZE_SRC) \
     bench/histogram.c
 STRESS_SRC := $(sort $(wildcard tests/stress/*.c))
 CANARY_SRC := $(sort $(wildcard tests/support/canary_*.c)) $(SANITIZE_SRC)

@@ -9,6 +9,7 @@
 #include <ringpool/group.h>
 #include <ringpool/histogram.h>
 #include <ringpool/lock.h>
+#include <ringpool/metrics.h>
 #include <ringpool/multi.h>
 #include <ringpool/pool.h>
 #include <ringpool/retry.h>

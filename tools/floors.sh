@@ -21,7 +21,7 @@ BEGIN {
     n = split("base ring pool flow watch dist", names, " ")
     for (i = 1; i <= n; i++) level[names[i]] = i
     # Which floor a public header is of; the one that includes all is above all.
-    n = split("base:base histogram:base lock:base task:pool pool:pool multi:pool context:pool future:pool group:pool retry:pool completion:pool timer:pool strand:pool", owned, " ")
+    n = split("base:base histogram:base lock:base task:pool pool:pool multi:pool context:pool future:pool group:pool retry:pool completion:pool timer:pool strand:pool metrics:watch", owned, " ")
     for (i = 1; i <= n; i++) { split(owned[i], of, ":"); level["ringpool/" of[1] ".h"] = level[of[2]] }
     level["ringpool.h"] = 99
     outlaws = "abort exit _exit _Exit quick_exit printf vprintf fprintf vfprintf dprintf vdprintf puts fputs putc fputc" \

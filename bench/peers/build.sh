@@ -39,12 +39,13 @@ FLAGS="-O2 -g -pthread -D_GNU_SOURCE -Ibench -Itools -Iinclude"
 # hence the sections.
 shared="bench/args.c bench/record.c bench/meter.c bench/histogram.c src/base/histogram.c bench/workload.c bench/flood.c bench/latency.c
     bench/idle.c bench/fanout.c bench/peers/main.c tools/text.c"
+read="bench tools src/base/histogram.c include/ringpool/histogram.h"
 objects=
 for source in $shared; do
     object=$out/$(echo "${source%.c}" | tr / -).o
     objects="$objects $object"
-    # shellcheck disable=SC2086 # flags are words
-    fresh "$object" bench tools "$source" include/ringpool/histogram.h || $CC -std=gnu11 -Wall -Wextra $FLAGS -ffunction-sections -c "$source" -o "$object" \
+    # shellcheck disable=SC2086 # these are words
+    fresh "$object" $read || $CC -std=gnu11 -Wall -Wextra $FLAGS -ffunction-sections -c "$source" -o "$object" \
         >>"$log" 2>&1 || { cat "$log"; exit 1; }
 done
 
@@ -53,7 +54,7 @@ native() { # name, source, compiler with its flags, header to probe, package, li
     # shellcheck disable=SC2086
     if [ -n "$probe" ] && ! echo "#include <$probe>" | $compile $FLAGS -E - >/dev/null 2>&1; then
         skip "$name" "no <$probe> (package $package)"
-    elif fresh "$out/$name" bench tools src/base/histogram.c include/ringpool/histogram.h || { $compile -Wall -Wextra $FLAGS -c "$source" -o "$out/$name.o" &&
+    elif fresh "$out/$name" $read || { $compile -Wall -Wextra $FLAGS -c "$source" -o "$out/$name.o" &&
         ${compile%% *} $FLAGS "$out/$name.o" $objects -Wl,--gc-sections $libraries -lm -o "$out/$name"; } \
         >>"$log" 2>&1; then
         ready "$name" "$out/$name"

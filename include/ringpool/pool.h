@@ -45,7 +45,7 @@ struct rp_pool_options {
     bool contain_signals;  /* SIGSEGV, SIGBUS, SIGFPE and SIGILL that a task raises itself end the task as a panic
                               does. Installs process-wide handlers that chain to those found. Unsafe if the task held a
                               lock or had the heap half changed: for diagnosis and for sandboxed code */
-    bool metrics;          /* must be false in this version: -ENOTSUP */
+    bool metrics;          /* measure how long tasks wait and run: ringpool/metrics.h, which says what that costs */
     unsigned min_workers;  /* made at creation, never expired; more than capacity: -EINVAL */
     unsigned max_blocking; /* so many submitters may block, the next gets -EAGAIN; 0: any number */
     unsigned queue_depth;  /* tasks accepted beyond the capacity, over all priorities; 0: direct hand-off. At most
@@ -143,7 +143,7 @@ struct rp_worker_info {
  * -EINVAL: pool is NULL, capacity above RP_WORKERS_MAX and not RP_UNLIMITED, an option out of range, or a reserved word
  * set; -ENOMEM: memory; -EAGAIN: a thread could not be made (limits of threads or memory); -EPERM: the scheduling or
  * backend asked for is not granted; -ENOSYS, -EMFILE, -ENFILE: RP_BACKEND_IO_URING cannot be had; what worker_start
- * returned, if it failed; -ENOTSUP: metrics.
+ * returned, if it failed.
  */
 RP_API int rp_pool_create(struct rp_pool **pool, unsigned capacity, const struct rp_pool_options *options);
 

@@ -113,7 +113,13 @@ void owed_make(struct owed *owed, struct entry *entry)
 {
     *owed = (struct owed){
         .job.ops = &owed_ops, .fn = entry->fn, .arg = entry->arg, .cq = entry->cq, .user_data = entry->user_data};
-    *entry = (struct entry){.fn = job_run, .arg = &owed->job, .cpu = entry->cpu, .plain = ENTRY_JOB};
+    *entry = (struct entry){
+        .fn = job_run,
+        .arg = &owed->job,
+        .stamp = entry->stamp,
+        .cpu = entry->cpu,
+        .plain = ENTRY_JOB | (entry->plain & ENTRY_STAMPED),
+    };
 }
 
 /* --- a task with a context or a completion queue ---------------------------------------------------------------- */

@@ -46,7 +46,7 @@ void job_dropped(void *arg, int reason);
 
 static inline struct job *entry_job(const struct entry *entry)
 {
-    return entry->plain != ENTRY_PLAIN && entry->fn == job_run ? entry->arg : NULL;
+    return entry_kind(entry) != ENTRY_PLAIN && entry->fn == job_run ? entry->arg : NULL;
 }
 
 /*
@@ -71,9 +71,9 @@ void job_finish_worker(struct worker *worker, struct job *job);
  */
 static inline void entry_settle(struct entry *entry, struct owed *owed)
 {
-    if (entry->plain == ENTRY_CQ)
+    if (entry_kind(entry) == ENTRY_CQ)
         owed_make(owed, entry);
-    if (entry->plain == ENTRY_JOB)
+    if (entry_kind(entry) == ENTRY_JOB)
         entry->dropped = job_dropped;
 }
 

@@ -362,6 +362,7 @@ static void multi_free(struct multi *multi)
     if (multi->reactor)
         reactor_put(multi->reactor);
     alloc_free(&allocator, multi->cpus);
+    alloc_free(&allocator, multi->measured);
     alloc_free_aligned(&allocator, multi);
 }
 

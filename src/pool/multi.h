@@ -101,7 +101,9 @@ struct multi {
 
     alignas(CACHE_APART) struct rp_lock lock;
     struct cds_list_head draining;   /* l: members that were removed and have not ended */
-    struct rp_pool_snapshot retired; /* l: counters of those that have */
+    struct rp_pool_snapshot retired; /* l: counters of those that have, */
+    struct fates fates;              /* l */
+    struct measures *measured;       /* l: and what they have measured; NULL: none has */
     _Atomic uint64_t total;          /* l: the latest total of a tune, and a count of tunes above */
     _Atomic uint32_t state;          /* l: MULTI_CLOSED, MULTI_DYING, and a count of changes of the first above */
     _Atomic uint32_t unfinished;     /* futex: pools taken out whose memory is not freed yet; GUESTS_AWAITED */

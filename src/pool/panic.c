@@ -244,13 +244,14 @@ bool frame_run(struct pool *pool, struct worker *worker, const struct entry *ent
 {
     struct frame frame;
     struct limit limit;
+    int64_t began = entry_stamped(entry) && pool->measured ? rp_now() : 0;
     bool returned;
 
     frame_push(&frame, pool, worker);
-    frame.label = entry->plain ? NULL : entry->label;
+    frame.label = entry_kind(entry) ? NULL : entry->label;
     frame.kind = kind;
     frame.counted = kind == FRAME_HELP;
-    if (!entry->plain && entry->timeout) {
+    if (!entry_kind(entry) && entry->timeout) {
         run_limit_init(&limit, pool, worker);
         frame.limit = &limit;
         run_limit_arm(&limit, entry);
@@ -259,6 +260,8 @@ bool frame_run(struct pool *pool, struct worker *worker, const struct entry *ent
     returned = frame_land(&frame, entry);
     pthread_cleanup_pop(0);
     frame_left(&frame);
+    if (began)
+        measure_shared_run(pool->measured, rp_now() - began, entry->stamp);
     if (!returned)
         panic_report(&frame);
     frame_pop(&frame);

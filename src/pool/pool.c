@@ -329,6 +329,7 @@ static void pool_free(struct pool *pool)
 
     runq_destroy(&pool->runq);
     table_destroy(&pool->table, &allocator);
+    alloc_free(&allocator, pool->measured);
     stack_slab_unmap(&pool->slab); /* of one who was making workers when this process was forked */
     pthread_attr_destroy(&pool->attr);
     if (pool->reactor)
@@ -406,7 +407,7 @@ static void pool_free_forked(struct pool *pool)
         if (!worker || worker == worker_self(pool))
             continue;
         alloc_free(&pool->allocator, worker->alternate_stack);
-        worker_unmap(worker);
+        worker_free(worker);
     }
     if (!frame_inside(pool))
         pool_free(pool);
@@ -453,8 +454,6 @@ static int options_check(unsigned capacity, const struct rp_pool_options *o)
 
     if (memcmp(o->reserved, none, sizeof(none)) != 0)
         return -EINVAL;
-    if (o->metrics)
-        return -ENOTSUP;
     if (o->expiry_ns < 0 || o->queue_depth > RP_QUEUE_DEPTH_MAX || o->min_workers > capacity ||
         o->min_workers > RP_WORKERS_MAX || o->max_extra > RP_WORKERS_MAX)
         return -EINVAL;
@@ -515,6 +514,8 @@ static int pool_init(struct pool *pool, unsigned capacity, const struct rp_pool_
         return rc;
     if ((rc = runq_init(&pool->runq, &pool->allocator, workers_of(capacity), o->queue_depth, o->unordered)))
         return rc;
+    if (o->metrics && (!(pool->measured = measures_create(&pool->allocator)) || runq_measure(&pool->runq)))
+        return -ENOMEM;
     if ((rc = reactor_get(&pool->reactor, o->backend, o->own_reactor)))
         return rc;
     pool_retarget_locked(pool);
@@ -522,6 +523,7 @@ static int pool_init(struct pool *pool, unsigned capacity, const struct rp_pool_
     timer_init(&pool->retry, pool->reactor, worker_retry_fire);
     timer_init(&pool->orphan_timer, pool->reactor, then_orphans_fire);
     pool->reap.run = pool_reap;
+    pool->rate.at[0] = pool->rate.at[1] = rp_now();
     return 0;
 }
 

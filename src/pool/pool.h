@@ -9,6 +9,7 @@
 #include "base/stack.h"
 #include "pool/handle.h"
 #include "pool/idle.h"
+#include "pool/measure.h"
 #include "pool/runq.h"
 #include "pool/table.h"
 #include "ring/reactor.h"
@@ -16,6 +17,7 @@
 #include <ringpool/lock.h>
 #include <ringpool/pool.h>
 
+#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
@@ -91,6 +93,7 @@ struct search {
     uint64_t head;     /* of the queue when it last ran out of work */
     bool found;        /* a task, when it last looked around, */
     bool soon;         /* and within a microsecond */
+    int64_t dry_at;    /* when it found nothing to do; 0: it has not asked */
     unsigned vain;     /* finds that another had first, less those that it got */
     int64_t gather_ns; /* for how long it lets them gather */
 };
@@ -127,6 +130,7 @@ struct worker {
 
     struct frame frame;         /* o */
     struct owed owed;           /* o */
+    struct measures *measures;  /* constant; NULL: its pool has no metrics */
     void *local;                /* o: worker_start's */
     struct limit run_limit;     /* o arms, t fires */
     void *alternate_stack;      /* o: for contained signals */
@@ -151,6 +155,11 @@ struct room {
 #define ATTENTION_ENDER (UINT64_C(1) << 32)
 #define ATTENTION_WATCH (UINT64_C(1) << 63) /* the owner wants to hear of room: see lobby.c */
 #define GUESTS_AWAITED (UINT32_C(1) << 31)  /* destroy sleeps until the others have gone: the last one wakes it */
+
+/* Why tasks were dropped, as far as it is not that the pool was released; and what ran for longer than its timeout. */
+struct fates {
+    _Atomic uint64_t cancelled, late, discarded, overran;
+};
 
 struct pool {
     struct runq runq;
@@ -225,9 +234,23 @@ struct pool {
     _Atomic uint64_t failing, failed; /* sums of the two, before and after their tasks are in done */
     _Atomic uint64_t outside_completed, outside_dropped, outside_panicked;
     _Atomic uint64_t spawned, expired, rejected;
+    struct fates fates;
+    struct rate rate;          /* l */
+    struct measures *measured; /* by threads that are no workers, and by workers that are gone; NULL: no metrics */
 
     _Atomic(struct pool_owner *) owner; /* set right after creation by whoever made the pool for itself, else NULL */
 };
+
+static inline void fates_count(struct fates *fates, int reason)
+{
+    _Atomic uint64_t *fate = reason == -ECANCELED   ? &fates->cancelled
+                             : reason == -ETIMEDOUT ? &fates->late
+                             : reason == -EAGAIN    ? &fates->discarded
+                                                    : NULL;
+
+    if (fate)
+        add_relaxed(fate, 1); /* a counter */
+}
 
 /*
  * Whom the pool belongs to, if not to the user. Two run at its end, on whatever thread ends it, without a lock:
@@ -325,7 +348,7 @@ unsigned worker_cached(struct pool *pool);
 /* Under RCU, or for a worker that cannot leave meanwhile; may be NULL. */
 struct worker *worker_at(const struct pool *pool, unsigned number);
 /* Its descriptor and stack, on which nobody stands. */
-void worker_unmap(struct worker *worker);
+void worker_free(struct worker *worker);
 
 /* --- worker.c: what a worker does --------------------------------------------------------------------------------- */
 
@@ -458,6 +481,11 @@ int room_claim(struct pool *pool, struct how how, uint64_t *position);
  * Any thread, also inside an RCU section.
  */
 int room_soon(struct pool *pool, unsigned class, uint64_t *position);
+/*
+ * Lets the workers make room for many, where they do: for one who would take a few places at a time as they come, and
+ * with each look at their words slow them down. Likewise.
+ */
+void room_rest(struct pool *pool);
 /*
  * Instead of blocking, once, where so many tasks may be in flight that the workers are not through with half of them by
  * its end (room_is_deep): who is woken for each task that ends finds room for a few, and the workers pay for that.

@@ -383,6 +383,14 @@ static bool is_crowded(struct pool *pool)
     return room_blocked(pool) >= CROWD && load_relaxed(&pool->runq.limit) >= CROWD_LIMIT; /* hints */
 }
 
+void room_rest(struct pool *pool)
+{
+    bool alone;
+
+    if (pool->spin_ns && !is_crowded(pool))
+        (void)rest(pool, &alone);
+}
+
 int room_soon(struct pool *pool, unsigned class, uint64_t *position)
 {
     return pool->spin_ns && !is_crowded(pool) ? look_around(pool, class, true, position) : -EAGAIN;

@@ -18,6 +18,25 @@
 
 /* --- a member ----------------------------------------------------------------------------------------------------- */
 
+static void fates_add(struct fates *sum, const struct fates *one)
+{
+    add_relaxed(&sum->cancelled, load_relaxed(&one->cancelled)); /* counters, of a pool in which nothing happens */
+    add_relaxed(&sum->late, load_relaxed(&one->late));
+    add_relaxed(&sum->discarded, load_relaxed(&one->discarded));
+    add_relaxed(&sum->overran, load_relaxed(&one->overran));
+}
+
+/* Before a pool that measures is made: where to put what it has measured at its end. */
+static int multi_measure(struct multi *multi)
+{
+    rp_lock_acquire(&multi->lock);
+    if (!multi->measured)
+        multi->measured = measures_create(&multi->allocator);
+    int rc = multi->measured ? 0 : -ENOMEM;
+    rp_lock_release(&multi->lock);
+    return rc;
+}
+
 /* The pool ended and can be read for the last time. */
 static void member_ended(struct pool_owner *owner, const struct pool *pool)
 {
@@ -35,6 +54,9 @@ static void member_ended(struct pool_owner *owner, const struct pool *pool)
     multi->retired.panicked += last.panicked;
     multi->retired.spawned += last.spawned;
     multi->retired.expired += last.expired;
+    fates_add(&multi->fates, &pool->fates);
+    if (pool->measured)
+        measures_merge(multi->measured, pool->measured);
     rp_lock_release(&multi->lock);
 }
 
@@ -75,7 +97,9 @@ static int member_create(struct multi *multi, unsigned index, unsigned capacity,
     options.name = name;
     if (multi->options.configure)
         multi->options.configure(multi->options.configure_user, index, &options);
-    int rc = rp_pool_create(&pool, capacity, &options);
+    int rc = options.metrics ? multi_measure(multi) : 0;
+    if (!rc)
+        rc = rp_pool_create(&pool, capacity, &options);
     if (rc) {
         alloc_free(&multi->allocator, member);
         return rc;

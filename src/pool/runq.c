@@ -8,6 +8,7 @@
 #include "pool/runq.h"
 
 #include "base/alloc.h"
+#include "pool/measure.h"
 #include "pool/runq_path.h"
 
 #include <sched.h>
@@ -25,6 +26,7 @@ static void ring_destroy(const struct rp_allocator *allocator, struct ring *ring
     alloc_free_aligned(allocator, ring->slots);
     alloc_free_aligned(allocator, ring->extras);
     alloc_free_aligned(allocator, ring->shares);
+    alloc_free(allocator, ring->stamps);
     alloc_free_aligned(allocator, ring);
 }
 
@@ -40,6 +42,7 @@ static struct ring *ring_create(const struct rp_allocator *allocator, uint64_t s
         return NULL;
     }
     ring->mask = size - 1;
+    store_relaxed(&ring->stamp_mask, UINT64_MAX); /* published with the ring, as the next ones */
     for (uint64_t i = 0; i < size; i++)
         store_relaxed(&ring->slots[i].sequence, i); /* published with the ring */
     return ring;
@@ -71,13 +74,33 @@ void runq_destroy(struct runq *q)
         ring_destroy(q->allocator, load_relaxed(&q->rings[c])); /* nobody else is left */
 }
 
+static int ring_measure(struct runq *q, struct ring *ring)
+{
+    ring->stamps = alloc_zeroed(q->allocator, ring->mask + 1, sizeof(*ring->stamps));
+    return ring->stamps ? 0 : -ENOMEM;
+}
+
+int runq_measure(struct runq *q)
+{
+    int rc = ring_measure(q, runq_normal(q));
+
+    if (!rc)
+        runq_stamp_every(q, 1);
+    return rc;
+}
+
 int runq_add_class(struct runq *q, unsigned class)
 {
+    const struct ring *normal = runq_normal(q);
+
     if (load_relaxed(&q->rings[class])) /* only written under the lock that we hold */
         return 0;
     struct ring *ring = ring_create(q->allocator, q->size);
-    if (!ring)
+    if (!ring || (normal->stamps && ring_measure(q, ring))) {
+        ring_destroy(q->allocator, ring);
         return -ENOMEM;
+    }
+    store_relaxed(&ring->stamp_mask, load_relaxed(&normal->stamp_mask)); /* a change may be missed until the next */
     store_seq(&q->sides, 1); /* first: a task in the ring must be looked for */
     store_seq(&q->rings[class], ring);
     return 0;
@@ -154,9 +177,35 @@ void slot_await(struct slot *slot, uint64_t position)
         spin(spins);
 }
 
+void runq_stamp_every(struct runq *q, uint64_t every)
+{
+    for (unsigned c = 0; c < CLASSES; c++) {
+        struct ring *ring = load_acquire(&q->rings[c]);
+        if (ring)
+            store_relaxed(&ring->stamp_mask, every - 1); /* a hint, as where it is read */
+    }
+}
+
+uint64_t runq_stamped_every(const struct runq *q)
+{
+    return load_relaxed(&runq_normal(q)->stamp_mask) + 1;
+}
+
+/* Where nothing is measured this is met as the positions wrap. */
+void ring_put_stamped(struct ring *ring, uint64_t position, struct entry *entry, bool last)
+{
+    uint64_t every = load_relaxed(&ring->stamp_mask) + 1;
+
+    if (every) {
+        ring->stamps[position & ring->mask] = stamp_now(every);
+        entry->plain |= ENTRY_STAMPED;
+    }
+    ring_put(ring, position, entry, last);
+}
+
 void runq_publish(struct runq *q, unsigned class, uint64_t position, const struct entry *entry, bool last)
 {
-    ring_publish(load_acquire(&q->rings[class]), position, entry, PUBLISH_AHEAD, last);
+    ring_publish(load_acquire(&q->rings[class]), position, entry, last);
 }
 
 /*

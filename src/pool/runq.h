@@ -73,6 +73,7 @@ struct entry {
         uint64_t user_data; /* of ENTRY_CQ */
     };
     int64_t timeout;
+    uint64_t stamp; /* set if ENTRY_STAMPED: see measure.h */
     int cpu;        /* the submitter's, or -1; CPU_BATCH is added if it came in a long batch */
     uint32_t plain; /* ENTRY_* */
 };
@@ -80,14 +81,43 @@ struct entry {
 /*
  * FULL: all of it; PLAIN: fn, arg and cpu are set, the rest is zero; JOB: the same, and it is a job's, see job.h; CQ:
  * it owes a completion, which is all that it has beside fn and arg. The lowest bit says that it needs no extras.
+ * ENTRY_STAMPED is added if it is measured.
  */
-enum { ENTRY_FULL = 0, ENTRY_PLAIN = 1, ENTRY_CQ = 2, ENTRY_JOB = 3 };
+enum { ENTRY_FULL = 0, ENTRY_PLAIN = 1, ENTRY_CQ = 2, ENTRY_JOB = 3, ENTRY_STAMPED = 4 };
 
 #define CPU_BATCH (1 << 30)
 
 static inline bool entry_has_extras(uint32_t plain)
 {
     return !(plain & 1);
+}
+
+/* Of an entry as it is taken: what it has no extras for is 0. */
+static inline void entry_complete(struct entry *entry)
+{
+    if (entry_has_extras(entry->plain))
+        return;
+    entry->dropped = NULL;
+    entry->label = NULL;
+    entry->deadline = entry->timeout = 0;
+}
+
+/* Without ENTRY_STAMPED. */
+static inline uint32_t entry_kind(const struct entry *entry)
+{
+    return entry->plain & ~(uint32_t)ENTRY_STAMPED;
+}
+
+static inline bool entry_stamped(const struct entry *entry)
+{
+    return entry->plain & ENTRY_STAMPED;
+}
+
+/* It is measured though it did not wait in the queue. */
+static inline void entry_measure(struct entry *entry)
+{
+    entry->plain |= ENTRY_STAMPED;
+    entry->stamp = 0;
 }
 
 /*
@@ -123,9 +153,11 @@ struct ring {
     uint64_t mask; /* size - 1; constant */
     struct slot *slots;
     struct extras *extras;                      /* one for each slot */
+    uint64_t *stamps;                           /* likewise; NULL: nothing is measured */
     struct share *shares;                       /* of the normal ring, see share.h; NULL: there are none */
     unsigned nshares;                           /* constant */
     _Atomic uint32_t shares_used;               /* W: shares from here on were never held; only grows, a few times */
+    _Atomic uint64_t stamp_mask;                /* W: the entry is stamped where position + 1 has none of these bits */
     struct rp_lock claim_lock;                  /* side classes: from the look at the ring's room to the claim */
     alignas(CACHE_APART) _Atomic uint64_t head; /* W: by CAS; the word described above, done of the normal ring only */
     _Atomic uint64_t halves;                    /* W: how often bit 39 of the head has changed; late by one at most */
@@ -149,6 +181,9 @@ struct runq {
 
 /* 0 or -ENOMEM. `shares`: workers may take several tasks at once, see share.h. */
 int runq_init(struct runq *q, const struct rp_allocator *allocator, unsigned capacity, unsigned depth, bool shares);
+
+/* From now on entries are measured. Before anybody else sees the queue. 0 or -ENOMEM. */
+int runq_measure(struct runq *q);
 void runq_destroy(struct runq *q);
 
 /* Makes the ring of a side class if it is not there. 0 or -ENOMEM. The caller holds the pool's lock. */
@@ -161,6 +196,10 @@ int runq_add_class(struct runq *q, unsigned class);
  * tasks as it can while workers are still to be made.
  */
 int runq_claim(struct runq *q, unsigned class, unsigned n, bool newcomer, uint64_t *first);
+
+/* From now on one entry in so many, a power of two, is stamped: a hint. The second: in how many at the moment. */
+void runq_stamp_every(struct runq *q, uint64_t every);
+uint64_t runq_stamped_every(const struct runq *q);
 
 /* Fills a claimed slot and publishes it, the last of a batch with sequential consistency: [publish]. */
 void runq_publish(struct runq *q, unsigned class, uint64_t position, const struct entry *entry, bool last);

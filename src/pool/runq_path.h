@@ -144,12 +144,11 @@ static inline __attribute__((always_inline)) int runq_claim_normal(struct runq *
 /* Until the consumer of the slot's former task has left it. */
 void slot_await(struct slot *slot, uint64_t position);
 
-static inline __attribute__((always_inline)) void
-ring_publish(struct ring *ring, uint64_t position, const struct entry *entry, unsigned fetch_ahead, bool last)
+static inline __attribute__((always_inline)) void ring_put(struct ring *ring, uint64_t position,
+                                                           const struct entry *entry, bool last)
 {
     struct slot *slot = slot_at(ring, position);
 
-    prefetch_to_write(slot_at(ring, position + fetch_ahead));
     position &= POSITION_MASK;
     if (__builtin_expect(load_acquire(&slot->sequence) != position, 0))
         slot_await(slot, position);
@@ -167,6 +166,29 @@ ring_publish(struct ring *ring, uint64_t position, const struct entry *entry, un
         store_release(&slot->sequence, published); /* [publish] */
 }
 
+/* Whether the entry of that position is to be measured: a hint. */
+static inline bool ring_stamps(const struct ring *ring, uint64_t position)
+{
+    return __builtin_expect(((position + 1) & load_relaxed(&ring->stamp_mask)) == 0, 0);
+}
+
+/* ring_put of such a one. */
+void ring_put_stamped(struct ring *ring, uint64_t position, struct entry *entry, bool last);
+
+static inline __attribute__((always_inline)) void ring_publish(struct ring *ring, uint64_t position,
+                                                               const struct entry *entry, bool last)
+{
+    bool stamps = ring_stamps(ring, position);
+
+    prefetch_to_write(slot_at(ring, position + PUBLISH_AHEAD));
+    if (stamps) {
+        struct entry own = *entry; /* so that on the short way it is never in memory */
+        ring_put_stamped(ring, position, &own, last);
+    } else {
+        ring_put(ring, position, entry, last);
+    }
+}
+
 /* --- take ------------------------------------------------------------------------------------------------------- */
 
 static inline void extras_take(const struct extras *extras, struct entry *out)
@@ -177,13 +199,23 @@ static inline void extras_take(const struct extras *extras, struct entry *out)
     out->timeout = extras->timeout;
 }
 
-/* Reads the task of a position that is the caller's, and frees its slot. */
+/*
+ * Reads the task of a position that is the caller's, and frees its slot. What only extras tell is not set where there
+ * are none (entry_complete), so that a worker's way keeps nothing of it.
+ */
 static inline __attribute__((always_inline)) void slot_empty(struct ring *ring, struct slot *slot, uint64_t position,
                                                              struct entry *out)
 {
-    *out = (struct entry){.fn = slot->fn, .arg = slot->arg, .cpu = slot->cpu, .plain = slot->plain};
-    if (entry_has_extras(out->plain))
-        extras_take(&ring->extras[position & ring->mask], out);
+    out->fn = slot->fn;
+    out->arg = slot->arg;
+    out->cpu = slot->cpu;
+    out->plain = slot->plain;
+    if (__builtin_expect(out->plain != ENTRY_PLAIN, 0)) {
+        if (entry_has_extras(out->plain))
+            extras_take(&ring->extras[position & ring->mask], out);
+        if (entry_stamped(out))
+            out->stamp = ring->stamps[position & ring->mask];
+    }
     store_release(&slot->sequence, (position + ring->mask + 1) & POSITION_MASK); /* [vacate] pairs with slots_free */
 }
 

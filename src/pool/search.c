@@ -179,7 +179,8 @@ static bool look_around(struct pool *pool, struct search *search, bool rests)
     if (search->soon)
         return true;
     int64_t span = load_relaxed(&pool->target) <= FEW_WORKERS ? LOOK_FEW_NS : LOOK_MANY_NS;
-    int64_t until = rp_now() + span;
+    search->dry_at = rp_now();
+    int64_t until = search->dry_at + span;
 
     do {
         if (rests)
@@ -191,10 +192,11 @@ static bool look_around(struct pool *pool, struct search *search, bool rests)
 }
 
 /* `stands_by`: takes nothing while others do. */
-static bool yield_around(struct pool *pool, bool stands_by)
+static bool yield_around(struct pool *pool, struct search *search, bool stands_by)
 {
     uint64_t head = head_position(pool);
 
+    search->dry_at = rp_now();
     for (int turns = 0, vain = 0; turns < STAND_BYS && vain < YIELDS; turns++) {
         sched_yield();
         uint64_t before = head;
@@ -228,7 +230,7 @@ static bool take_turns(struct pool *pool, struct search *search)
 {
     unsigned half = load_relaxed(&pool->runq.limit) / 2; /* a hint */
     unsigned enough = half < TURNS_ENOUGH ? half : TURNS_ENOUGH;
-    int64_t before = rp_now();
+    int64_t before = search->dry_at = rp_now();
     bool found = false;
 
     for (int i = 0; i < TURNS_MOST && !found; i++) {
@@ -261,6 +263,7 @@ bool search_for_work(struct worker *worker, bool *searching)
 
     search->tasks += burst;
     search->soon = false;
+    search->dry_at = 0;
     search->head = head_position(pool);
     learn_finds(search, burst);
     bool streams = learn_bursts(worker, search, burst);
@@ -275,7 +278,7 @@ bool search_for_work(struct worker *worker, bool *searching)
     if (streams)
         return take_turns(pool, search);
     if (same_cpu)
-        return yield_around(pool, worker->taker.brief);
+        return yield_around(pool, search, worker->taker.brief);
     let_gather(pool, search);
     return search->found = look_around(pool, search, search->vain >= VAIN_MANY);
 }

@@ -30,10 +30,11 @@ struct worker *worker_at(const struct pool *pool, unsigned number)
     return table_get(&pool->table, number);
 }
 
-void worker_unmap(struct worker *worker)
+void worker_free(struct worker *worker)
 {
     struct stack stack = worker->stack; /* which holds the descriptor */
 
+    alloc_free(&worker->pool->allocator, worker->measures);
     stack_unmap(&stack);
 }
 
@@ -50,13 +51,15 @@ static int descriptor_create(struct pool *pool, struct worker **out)
         worker = stack_above(&stack);
         worker->stack = stack;
         worker->pool = pool;
+        worker->measures = pool->measured ? measures_create(&pool->allocator) : NULL;
         run_limit_init(&worker->run_limit, pool, worker);
-        rc = table_put(&pool->table, &pool->allocator, worker, &worker->number);
+        rc = pool->measured && !worker->measures ? -ENOMEM
+                                                 : table_put(&pool->table, &pool->allocator, worker, &worker->number);
     }
     rp_lock_release(&pool->lock);
     if (rc) {
         if (worker)
-            worker_unmap(worker);
+            worker_free(worker);
         return rc;
     }
     /* Here, as snprintf would take another page of the worker's stack. */
@@ -69,7 +72,7 @@ static int descriptor_create(struct pool *pool, struct worker **out)
 static void descriptor_free(struct worker *worker)
 {
     timer_cancel_wait(&worker->run_limit.timer);
-    worker_unmap(worker);
+    worker_free(worker);
 }
 
 /* liburcu's own loop over entries takes the list's head for one at its end, which is not aligned as a worker is. */
@@ -311,14 +314,17 @@ void worker_retire(struct worker *worker)
     rcu_thread_ends();
 }
 
-/* Takes descriptors out of the table. */
+/* Takes descriptors out of the table, and over what they have measured. */
 static void cache_unlist_locked(struct pool *pool, struct cds_list_head *list)
 {
     struct cds_list_head *node;
 
     cds_list_for_each(node, list)
     {
-        table_take(&pool->table, cached_worker(node)->number);
+        struct worker *worker = cached_worker(node);
+        table_take(&pool->table, worker->number);
+        if (worker->measures)
+            measures_merge(pool->measured, worker->measures);
         pool->cached--;
     }
 }

@@ -72,7 +72,7 @@ static inline __attribute__((always_inline)) int submit_inline(const struct rp_p
         position = later;
     }
     /* NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): not set only where rc is negative, which it takes for 1 */
-    ring_publish(load_acquire(&pool->runq.rings[how.class]), position, entry, PUBLISH_AHEAD, true);
+    ring_publish(load_acquire(&pool->runq.rings[how.class]), position, entry, true);
     wake_and_exit(pool);
     return 0;
 }
@@ -210,6 +210,15 @@ static inline unsigned run_length(const struct rp_task *tasks, unsigned n)
     return length;
 }
 
+/* Apart, so that the others' entries need not be in memory. */
+static __attribute__((noinline)) void batch_put_stamped(struct ring *ring, uint64_t position,
+                                                        const struct rp_task *task, int cpu, bool last)
+{
+    struct entry entry = task_entry(task, cpu);
+
+    ring_put_stamped(ring, position, &entry, last);
+}
+
 /*
  * Claims and publishes as many of the n tasks, all of one class, as there is room for, in the caller's section, which
  * it ends. Returns how many; 0 when the next one must take the long way: then the section goes on.
@@ -225,22 +234,31 @@ static unsigned batch_in_section(struct pool *pool, const struct rp_task *tasks,
     struct ring *ring = load_acquire(&pool->runq.rings[class]);
     int cpu = cpu_current();
 
-    if (cpu >= 0 && claimed >= LONG_BATCH)
+    if (cpu >= 0 && n >= LONG_BATCH)
         cpu |= CPU_BATCH;
     for (int i = 0; i < claimed; i++) { /* a deadline that has passed since the check is met at the dequeue */
-        struct entry entry = task_entry(&tasks[i], cpu);
-        ring_publish(ring, position + (unsigned)i, &entry, BATCH_AHEAD, i + 1 == claimed);
+        uint64_t at = position + (unsigned)i;
+        prefetch_to_write(slot_at(ring, at + BATCH_AHEAD));
+        if (ring_stamps(ring, at)) {
+            batch_put_stamped(ring, at, &tasks[i], cpu, i + 1 == claimed);
+        } else {
+            struct entry entry = task_entry(&tasks[i], cpu);
+            ring_put(ring, at, &entry, i + 1 == claimed);
+        }
     }
     wake_and_exit(pool); /* one decision: the wake chain does the rest */
     return (unsigned)claimed;
 }
 
-static unsigned batch_claim(const struct rp_pool *handle, const struct rp_task *tasks, unsigned n)
+/* `cut`: the claim before has found no room for all. */
+static unsigned batch_claim(const struct rp_pool *handle, const struct rp_task *tasks, unsigned n, bool cut)
 {
     struct pool *pool;
 
     if (pool_enter(handle, &pool))
         return 0;
+    if (unlikely(cut) && may_block(pool, tasks[0].overload))
+        room_rest(pool);
     unsigned claimed = batch_in_section(pool, tasks, n);
     if (!claimed)
         pool_exit();
@@ -262,6 +280,7 @@ static __attribute__((noinline)) int batch_single(struct rp_pool *pool, const st
 int rp_pool_submit_batch(struct rp_pool *pool, const struct rp_task *tasks, unsigned n)
 {
     unsigned accepted = 0, checked = 0; /* tasks before `checked` are right, and of one class from `accepted` on */
+    bool cut = false;
 
     if (!pool || (n && !tasks) || n > INT32_MAX)
         return -EINVAL;
@@ -269,8 +288,9 @@ int rp_pool_submit_batch(struct rp_pool *pool, const struct rp_task *tasks, unsi
         const struct rp_task *first = &tasks[accepted];
         if (checked <= accepted && !task_is_job(first) && !task_validate(first))
             checked = accepted + run_length(first, n - accepted);
-        unsigned claimed = checked > accepted ? batch_claim(pool, first, checked - accepted) : 0;
+        unsigned claimed = checked > accepted ? batch_claim(pool, first, checked - accepted, cut) : 0;
         accepted += claimed;
+        cut = claimed && accepted < checked;
         if (claimed)
             continue;
         int rc = batch_single(pool, first);
@@ -294,9 +314,11 @@ static void end_here(struct pool *pool, const struct entry *entry, int reason)
     entry_settle(&own, &owed);
     if (reason) {
         frame_drop(pool, &own, reason, false);
+        fates_count(&pool->fates, reason);
         add_relaxed(&pool->outside_dropped, 1); /* a counter */
         return;
     }
+    entry_measure(&own);
     bool returned = frame_run(pool, worker_self(pool), &own, FRAME_CALLER);
     job_finish(pool, entry_job(&own), returned ? JOB_OUTSIDE_RETURNED : JOB_OUTSIDE_PANICKED, false);
 }

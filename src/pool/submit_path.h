@@ -45,7 +45,7 @@ static inline __attribute__((always_inline)) bool submit_fast(struct pool *pool,
 
     if (unlikely(claim_now(pool, class, 1, &position) != 1))
         return false;
-    ring_publish(load_acquire(&pool->runq.rings[class]), position, entry, PUBLISH_AHEAD, true);
+    ring_publish(load_acquire(&pool->runq.rings[class]), position, entry, true);
     wake_and_exit(pool);
     return true;
 }

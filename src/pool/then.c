@@ -124,6 +124,7 @@ static void run_ready(struct pool *pool, struct rp_future *future, bool guest)
     if (load_seq(&pool->dropping)) {
         add_relaxed(&pool->outside_dropped, 1); /* a counter */
     } else {
+        entry_measure(&entry);
         result = frame_run(pool, worker_self(pool), &entry, FRAME_CALLER) ? 0 : -EFAULT;
         add_relaxed(result ? &pool->outside_panicked : &pool->outside_completed, 1); /* a counter */
     }

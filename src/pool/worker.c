@@ -100,8 +100,14 @@ static inline bool worker_searches(struct worker *worker, bool *searching)
     worker->taker.timed_at = 0;
     bool found = search_for_work(worker, searching);
 
-    if (!worker->search.soon)
-        store_relaxed(&worker->unstamped, 0); /* own word */
+    if (worker->search.soon)
+        return true;
+    store_relaxed(&worker->unstamped, 0); /* own word */
+    if (worker->measures) {
+        measure_row_ends(worker, worker->search.dry_at ? worker->search.dry_at : rp_now());
+        if (found)
+            measure_row_begins(worker);
+    }
     return found;
 }
 
@@ -140,6 +146,7 @@ void task_failed(struct pool *pool, _Atomic uint64_t *how)
 void task_drop(struct pool *pool, const struct entry *entry, int reason)
 {
     frame_drop(pool, entry, reason, true);
+    fates_count(&pool->fates, reason);
     task_failed(pool, &pool->dropped);
 }
 
@@ -163,6 +170,7 @@ static inline bool task_is_clear(const struct pool *pool, const struct entry *en
 
 int task_check(struct pool *pool, struct entry *entry, struct owed *owed)
 {
+    entry_complete(entry);
     return task_is_clear(pool, entry) ? 0 : task_check_full(pool, entry, owed);
 }
 
@@ -172,6 +180,7 @@ void run_limit_fire(struct timer *timer)
     const struct limit *limit = caa_container_of(timer, struct limit, timer);
     struct pool *pool = limit->pool;
 
+    add_relaxed(&pool->fates.overran, 1); /* a counter */
     if (limit->worker)
         store_release(&limit->worker->hung, 1);
     log_emit(&pool->log, RP_LOG_WARNING, "pool %s: worker %d is hung: task %s runs for longer than its timeout",
@@ -223,15 +232,20 @@ static inline void task_left(struct worker *worker, bool plain)
     }
 }
 
-/* An entry that has been checked, and whether it is ENTRY_PLAIN. true: it has ended, and the caller is to count it. */
+/*
+ * An entry that has been checked, and whether it is ENTRY_PLAIN, and measured. true: it has ended, and the caller is to
+ * count it.
+ */
 static inline __attribute__((always_inline)) bool entry_run(struct worker *worker, struct pool *pool,
-                                                            const struct entry *entry, bool plain)
+                                                            const struct entry *entry, bool plain, bool measured)
 {
-    const char *label = plain || entry->plain ? NULL : entry->label;
+    const char *label = plain || entry_kind(entry) ? NULL : entry->label;
     if (!worker_has_said(worker, label))
         worker_says(worker, label);
     worker->frame.phase = FRAME_OPEN;
-    if (!plain && !entry->plain && entry->timeout) {
+    if (measured)
+        measure_begin(worker->measures, entry->stamp);
+    if (!plain && !entry_kind(entry) && entry->timeout) {
         worker->limited = true;
         run_limited(worker, entry);
     } else {
@@ -239,6 +253,8 @@ static inline __attribute__((always_inline)) bool entry_run(struct worker *worke
     }
     if (__builtin_expect(load_relaxed(&pool->forked) != 0, 0)) /* a child of the task's: see worker_loop */
         return false;
+    if (measured)
+        measure_end(worker->measures);
     if (worker->taker.stride) /* what the next task is taken with is wanted for writing as soon as that can be */
         taker_fetch(runq_normal(&pool->runq), &worker->taker);
     task_left(worker, plain);
@@ -256,7 +272,7 @@ static __attribute__((noinline)) bool worker_run_full(struct worker *worker, str
     int reason = task_check(pool, entry, &worker->owed);
 
     if (!reason)
-        return entry_run(worker, pool, entry, entry->plain == ENTRY_PLAIN);
+        return entry_run(worker, pool, entry, entry_kind(entry) == ENTRY_PLAIN, entry_stamped(entry));
     if (reason < 0)
         task_drop(pool, entry, reason);
     return false;
@@ -268,7 +284,7 @@ static inline __attribute__((always_inline)) bool worker_run(struct worker *work
 {
     worker->submitter_cpu = entry->cpu;
     if (__builtin_expect(task_is_clear(pool, entry), 1))
-        return entry_run(worker, pool, entry, true);
+        return entry_run(worker, pool, entry, true, false);
     struct entry own = *entry; /* so that on the short way it is never in memory */
     return worker_run_full(worker, &own);
 }
@@ -279,6 +295,8 @@ static void worker_panicked(struct worker *worker)
     struct pool *pool = worker->pool;
 
     task_left(worker, false);
+    if (worker->measures && worker->measures->began)
+        measure_end(worker->measures);
     panic_report(&worker->frame);
     add_seq(&pool->guests, 1); /* as job_finish wants it */
     job_finish(pool, frame_job_end(&worker->frame), JOB_PANICKED, false);
@@ -313,6 +331,8 @@ bool pool_help(struct pool *pool, int drop)
         task_drop(pool, &entry, rc ? rc : drop);
         return true;
     }
+    if (entry_stamped(&entry))
+        measure_shared_wait(pool->measured, entry.stamp);
     bool returned = frame_run(pool, worker_self(pool), &entry, FRAME_HELP);
     job_finish(pool, entry_job(&entry), returned ? JOB_RETURNED : JOB_PANICKED, false);
     return true;
@@ -474,6 +494,8 @@ static __attribute__((noinline)) bool worker_times(struct worker *worker, bool o
     if (worker->taker.taken == worker->taker.timed_taken) /* what it ran since was stolen from others */
         return owed;
     taker_learn(&worker->pool->runq, &worker->taker);
+    if (worker->measures)
+        measure_row(worker, worker->taker.timed_at);
     if (worker->taker.brief && search_is_close(worker)) {
         task_settle(worker, &owed);
         search_fall_back(worker);
@@ -521,8 +543,12 @@ static __attribute__((noinline)) bool worker_parks(struct worker *worker, bool *
             idle_search_end(pool);
         return !worker_leave(worker, IF_ALL_IS_OVER, 0, searching);
     }
+    if (worker->measures)
+        measure_rests(pool);
     uint32_t call = idle_park(pool, worker, *searching);
     search_parked(worker);
+    if (worker->measures)
+        measure_row_begins(worker);
     *searching = call == PARK_NOTIFIED;
     if (!*searching)
         return !called_leaves(worker, call, searching);

@@ -41,7 +41,6 @@ Test(pool_create, every_option_out_of_range_is_refused_and_leaves_nothing)
     static const struct rp_allocator third = {.malloc = some_malloc};
     const struct refusal rows[] = {
         {"negative expiry", 2, {.expiry_ns = -1}, -EINVAL},
-        {"metrics", 2, {.metrics = true}, -ENOTSUP},
         {"prealloc without limit", RP_UNLIMITED, {.prealloc = true}, -EINVAL},
         {"nonblocking with max_blocking", 2, {.nonblocking = true, .max_blocking = 1}, -EINVAL},
         {"minimum above capacity", 2, {.min_workers = 3}, -EINVAL},

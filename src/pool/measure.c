@@ -1,0 +1,247 @@
+/* See measure.h. */
+#include "pool/measure.h"
+
+#include "base/alloc.h"
+#include "pool/pool.h"
+
+#define EVERY_NS 8000 /* of work for each task that is measured */
+#define EVERY_MOST 1024
+#define ROW_LEAST 32 /* tasks, for fewer of them to be measured */
+#define ROW_NS 4000  /* and so much work for it to be looked at while it goes on */
+#define LONG_NS 16000
+#define LONG_TASKS 256
+#define EWMA_PART 16
+#define USUAL_PART 8
+#define RATE_NS 1000000000
+
+struct measures *measures_create(const struct rp_allocator *allocator)
+{
+    return alloc_zeroed(allocator, 1, sizeof(struct measures));
+}
+
+/* --- counts ----------------------------------------------------------------------------------------------------- */
+
+static inline void own_add(_Atomic uint64_t *count, uint64_t n)
+{
+    store_relaxed(count, load_relaxed(count) + n); /* own word; a report's figure */
+}
+
+static void tally_add(struct tally *tally, int64_t ns, uint32_t n)
+{
+    uint64_t value = ns > 0 ? (uint64_t)ns : 0;
+
+    own_add(&tally->count[rp_histogram_bucket(value)], n);
+    own_add(&tally->sum, value * n);
+    if (value > load_relaxed(&tally->most)) /* own word */
+        store_relaxed(&tally->most, value);
+}
+
+static void tally_raise(struct tally *tally, uint64_t value)
+{
+    uint64_t most = load_relaxed(&tally->most); /* by CAS */
+
+    while (value > most && !cas_relaxed(&tally->most, &most, value))
+        ;
+}
+
+static void tally_add_shared(struct tally *tally, int64_t ns, uint32_t n)
+{
+    uint64_t value = ns > 0 ? (uint64_t)ns : 0;
+
+    add_relaxed(&tally->count[rp_histogram_bucket(value)], n); /* a counter, as those below */
+    add_relaxed(&tally->sum, value * n);
+    tally_raise(tally, value);
+}
+
+static void tally_merge(struct tally *into, const struct tally *from)
+{
+    for (unsigned i = 0; i < RP_HISTOGRAM_BUCKETS; i++) {
+        uint64_t n = load_relaxed(&from->count[i]); /* nobody writes there */
+        if (n)
+            add_relaxed(&into->count[i], n); /* a counter, as those below */
+    }
+    add_relaxed(&into->sum, load_relaxed(&from->sum));
+    tally_raise(into, load_relaxed(&from->most));
+}
+
+void measures_merge(struct measures *into, const struct measures *from)
+{
+    tally_merge(&into->wait, &from->wait);
+    tally_merge(&into->run, &from->run);
+}
+
+void tally_read(const struct tally *tally, struct rp_histogram *out)
+{
+    for (unsigned i = 0; i < RP_HISTOGRAM_BUCKETS; i++) {
+        uint64_t n = load_relaxed(&tally->count[i]); /* reports: each figure stands alone */
+        out->count[i] += n;
+        out->total += n;
+    }
+    out->sum += load_relaxed(&tally->sum);
+    uint64_t most = load_relaxed(&tally->most);
+    out->most = most > out->most ? most : out->most;
+}
+
+/* --- tasks ------------------------------------------------------------------------------------------------------ */
+
+static int64_t long_ns(const struct measures *measures)
+{
+    int64_t tasks = LONG_TASKS * measures->usual_ns;
+
+    return tasks > LONG_NS ? tasks : LONG_NS;
+}
+
+/* One that took so long. */
+static void run_add(struct measures *measures, int64_t ns, uint32_t n)
+{
+    int64_t ewma = load_relaxed(&measures->ewma); /* own word */
+
+    tally_add(&measures->run, ns, n > 1 && ns >= long_ns(measures) ? 1 : n);
+    store_relaxed(&measures->ewma, ewma ? ewma + (ns - ewma) / EWMA_PART : ns); /* a report's figure */
+}
+
+static uint32_t stamp_weight(uint64_t stamp)
+{
+    return 1U << (stamp & ((1U << STAMP_BITS) - 1));
+}
+
+static int64_t stamp_time(uint64_t stamp)
+{
+    return (int64_t)(stamp >> STAMP_BITS);
+}
+
+void measure_begin(struct measures *measures, uint64_t stamp)
+{
+    int64_t now = rp_now();
+
+    if (stamp)
+        tally_add(&measures->wait, now - stamp_time(stamp), stamp_weight(stamp));
+    measures->stamp = stamp;
+    measures->began = now;
+}
+
+void measure_end(struct measures *measures)
+{
+    int64_t ns = rp_now() - measures->began;
+
+    measures->began = 0;
+    measures->row_timed++;
+    measures->row_timed_ns += ns;
+    run_add(measures, ns, stamp_weight(measures->stamp));
+}
+
+void measure_shared_wait(struct measures *measures, uint64_t stamp)
+{
+    tally_add_shared(&measures->wait, rp_now() - stamp_time(stamp), stamp_weight(stamp));
+}
+
+void measure_shared_run(struct measures *measures, int64_t ns, uint64_t stamp)
+{
+    tally_add_shared(&measures->run, ns, stamp_weight(stamp));
+}
+
+/* --- rates ------------------------------------------------------------------------------------------------------ */
+
+double rate_look(struct rate *rate, int64_t now, uint64_t completed)
+{
+    if (now - rate->at[1] >= RATE_NS) {
+        rate->at[0] = rate->at[1];
+        rate->completed[0] = rate->completed[1];
+        rate->at[1] = now;
+        rate->completed[1] = completed;
+    }
+    int64_t took = now - rate->at[0];
+    return took > 0 ? (double)(completed - rate->completed[0]) * 1e9 / (double)took : 0;
+}
+
+/* --- rows ------------------------------------------------------------------------------------------------------- */
+
+/* The greatest power of two of tasks that take no more than EVERY_NS. */
+static uint64_t every_for(int64_t each)
+{
+    uint64_t every = 1;
+
+    while (every < EVERY_MOST && (int64_t)(2 * every) * each <= EVERY_NS)
+        every *= 2;
+    return every;
+}
+
+/* Back only by much, as each change is a line that all submitters read, and workers may not be of one mind. */
+static void every_learn(struct pool *pool, int64_t each, uint64_t tasks)
+{
+    uint64_t now = runq_stamped_every(&pool->runq), wanted = every_for(each);
+
+    if (wanted > now && tasks < ROW_LEAST)
+        return;
+    if (wanted > now || now >= 4 * wanted || (wanted < now && each >= EVERY_NS))
+        runq_stamp_every(&pool->runq, wanted);
+}
+
+/* So many tasks took so long beside those that were measured. */
+static void usual_learn(struct measures *measures, int64_t took, uint64_t tasks)
+{
+    int64_t each = took / (int64_t)tasks;
+    int64_t usual = measures->usual_ns;
+
+    if (!usual || each < usual)
+        measures->usual_ns = each > 0 ? each : 1;
+    else
+        measures->usual_ns += (each < 2 * usual ? each - usual : usual) / USUAL_PART;
+}
+
+static void row_begins_at(struct worker *worker, int64_t now)
+{
+    struct measures *measures = worker->measures;
+
+    measures->row_at = now;
+    measures->row_tasks = load_relaxed(&worker->tasks); /* own word */
+    measures->row_timed = 0;
+    measures->row_timed_ns = 0;
+}
+
+void measure_row_begins(struct worker *worker)
+{
+    row_begins_at(worker, rp_now());
+}
+
+static void row_learn(struct worker *worker, int64_t now)
+{
+    struct measures *measures = worker->measures;
+    uint64_t tasks = load_relaxed(&worker->tasks) - measures->row_tasks; /* own word */
+    uint64_t others = tasks > measures->row_timed ? tasks - measures->row_timed : 0;
+    int64_t took = now - measures->row_at, rest = took - measures->row_timed_ns;
+
+    if (!tasks)
+        return;
+    if (others && measures->usual_ns && rest - (int64_t)others * measures->usual_ns >= long_ns(measures))
+        run_add(measures, rest - (int64_t)(others - 1) * measures->usual_ns, 1);
+    else if (others)
+        usual_learn(measures, rest, others);
+    else
+        usual_learn(measures, took, tasks);
+    every_learn(worker->pool, took / (int64_t)tasks, tasks);
+}
+
+void measure_row(struct worker *worker, int64_t now)
+{
+    int64_t row_at = worker->measures->row_at;
+
+    if (row_at && now - row_at < ROW_NS)
+        return;
+    if (row_at)
+        row_learn(worker, now);
+    row_begins_at(worker, now);
+}
+
+void measure_row_ends(struct worker *worker, int64_t now)
+{
+    if (worker->measures->row_at)
+        row_learn(worker, now);
+    worker->measures->row_at = 0;
+}
+
+void measure_rests(struct pool *pool)
+{
+    if (runq_stamped_every(&pool->runq) > 1 && !runq_flight(&pool->runq))
+        runq_stamp_every(&pool->runq, 1);
+}
