@@ -14,6 +14,7 @@ static int live(struct bank *bank, struct ledger *ledger)
                                       .expiry_ns = 1 * MS,
                                       .contain_signals = !(UNDER_ASAN || UNDER_TSAN),
                                       .own_reactor = true,
+                                      .metrics = true,
                                       .log_level = RP_LOG_NONE};
     struct rp_pool *pool;
     int rc = rp_pool_create(&pool, 4, &options);
