@@ -154,6 +154,7 @@ static __attribute__((noinline)) int task_check_full(struct pool *pool, struct e
 {
     int rc = job_take(entry);
 
+    entry_complete(entry); /* or what came in its place */
     entry_settle(entry, owed);
     if (rc)
         return rc;
@@ -170,8 +171,10 @@ static inline bool task_is_clear(const struct pool *pool, const struct entry *en
 
 int task_check(struct pool *pool, struct entry *entry, struct owed *owed)
 {
+    if (!task_is_clear(pool, entry))
+        return task_check_full(pool, entry, owed);
     entry_complete(entry);
-    return task_is_clear(pool, entry) ? 0 : task_check_full(pool, entry, owed);
+    return 0;
 }
 
 /* On the reactor: the task that the timer was armed for runs still, or it would have been cancelled. */
