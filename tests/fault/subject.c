@@ -421,6 +421,7 @@ static bool pool_make(struct life *life, bool second)
         options.sched_policy = SCHED_BATCH;
         options.min_workers = capacity_wanted > 2 ? 2 : capacity_wanted;
         options.own_reactor = true;
+        options.metrics = true;
         options.contain_signals = !SANITIZED;
     }
     int rc = several ? multi_create(life, &options, second) : pool_create(life, &options);

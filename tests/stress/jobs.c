@@ -688,6 +688,7 @@ static void trial_begin(void)
         .queue_depth = one_in(2) ? 0 : rnd(50),
         .expiry_ns = 1000000 + rnd(3000000),
         .min_workers = one_in(3),
+        .metrics = one_in(3),
         .overload = one_in(4) ? (int)rnd(RP_OVERLOAD_CALLER_RUNS + 1) : 0,
         .release_policy = one_in(3) ? RP_RELEASE_DROP : RP_RELEASE_RUN,
         .max_extra = one_in(3) ? 1 + rnd(3) : 0,

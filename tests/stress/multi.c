@@ -270,6 +270,8 @@ static void look(void)
     int n = EXPECT(rp_multi_pools(trial.multi, info, 8), -ESHUTDOWN);
     if (n == 0 && !trial.over)
         fail("no pool is left");
+    struct rp_metrics m;
+    EXPECT(rp_multi_metrics(trial.multi, &m), -ESHUTDOWN);
     rp_multi_running(trial.multi);
     rp_multi_busy(trial.multi);
     rp_multi_free(trial.multi);
@@ -354,6 +356,7 @@ static int trial_create(void)
         .queue_depth = one_in(2) ? 0 : rnd(50),
         .expiry_ns = one_in(2) ? 0 : 1000000 + rnd(3000000),
         .min_workers = one_in(3),
+        .metrics = one_in(3),
         .overload = one_in(3) ? (int)rnd(RP_OVERLOAD_CALLER_RUNS + 1) : 0,
         .release_policy = one_in(4) ? RP_RELEASE_DROP : RP_RELEASE_RUN,
         .max_blocking = one_in(4) ? 1 + rnd(3) : 0,

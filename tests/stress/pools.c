@@ -61,14 +61,15 @@ static void dump(void)
         fprintf(stderr,
                 "pool %u: capacity %u, depth %u, expiry %" PRId64 " us, min %u, prealloc %d, extra %u, overload %d, "
                 "release %d, nonblocking %d, max_blocking %u, own reactor %d, contain %d, no_purge %d, unordered %d, "
+                "metrics %d, "
                 "may_fail %d, "
                 "calm %d, ending %d\n"
                 "    released %d, over %d, destroyed %d, allocated %" PRId64 ", records %u, accepted without fate %u, "
                 "without verdict %u\n",
                 t->number, t->capacity, o->queue_depth, o->expiry_ns / 1000, o->min_workers, o->prealloc, o->max_extra,
                 o->overload, o->release_policy, o->nonblocking, o->max_blocking, o->own_reactor, o->contain_signals,
-                o->no_purge, o->unordered, t->may_fail, t->calm, (int)t->ending, t->released, t->over, t->destroyed,
-                (int64_t)t->allocated, used, open, untold);
+                o->no_purge, o->unordered, o->metrics, t->may_fail, t->calm, (int)t->ending, t->released, t->over,
+                t->destroyed, (int64_t)t->allocated, used, open, untold);
         int rc = t->pool ? rp_pool_snapshot(t->pool, &s) : -ESHUTDOWN;
         if (rc) {
             fprintf(stderr, "    no snapshot: %s\n", rp_strerror(rc));
@@ -142,6 +143,7 @@ static void options_roll(struct trial *t)
     t->allocator = (struct rp_allocator){count_malloc, count_calloc, count_free, t};
     o->queue_depth = one_in(3) ? 0 : rnd(65);
     o->unordered = one_in(3);
+    o->metrics = one_in(3);
     if (o->unordered && !one_in(4)) /* deep enough, and its tasks short enough, for workers to take several at once */
         o->queue_depth = 200 + rnd(800);
     o->expiry_ns = mix == MIX_EXPIRY || one_in(2) ? 1000000 : 1000000 + rnd(50000000);

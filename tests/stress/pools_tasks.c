@@ -45,6 +45,11 @@ static void look(struct trial *t)
                 fail("worker in state %d", workers[i].state);
         return;
     }
+    if (one_in(4)) {
+        struct rp_metrics m;
+        code_check("metrics", rp_pool_metrics(t->pool, &m), shut(t) | (t->may_fail ? MAY_NOMEM : 0));
+        return;
+    }
     int rc = rp_pool_snapshot(t->pool, &s);
     code_check("snapshot", rc, shut(t));
     if (rc)

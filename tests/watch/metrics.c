@@ -8,7 +8,6 @@
 
 #include "../pool/multi.h"
 
-
 static struct rp_metrics metrics_of(struct rp_pool *pool)
 {
     struct rp_metrics metrics;
