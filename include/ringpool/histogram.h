@@ -1,6 +1,6 @@
 /*
  * A log-linear histogram of nanoseconds, after G. Tene's HdrHistogram: within each power of two the values fall into
- * 128 equal buckets, so that any value from 0 to 2^63 is kept to better than 1 % (half of 1/128 at a bucket's middle),
+ * 128 equal buckets, so that any value below 2^63 is kept to better than 1 % (half of 1/128 at a bucket's middle),
  * values below 256 exactly, and recording is two shifts and an addition.
  *
  * It is plain memory of the caller's, empty when zeroed: one thread at a time. No function here allocates or blocks;
@@ -24,7 +24,7 @@ struct rp_histogram {
     uint64_t count[RP_HISTOGRAM_BUCKETS];
 };
 
-/* The bucket of a value. */
+/* The bucket of a value below 2^63. */
 static inline unsigned rp_histogram_bucket(uint64_t value)
 {
     unsigned shift = value >> (RP_HISTOGRAM_BITS + 1) ? (unsigned)(63 - __builtin_clzll(value)) - RP_HISTOGRAM_BITS : 0;

@@ -10,6 +10,7 @@
 #define ROW_NS 4000  /* and so much work for it to be looked at while it goes on */
 #define LONG_NS 16000
 #define LONG_TASKS 256
+#define SURELY_NS 1000000 /* longer than a row of tasks each of which is measured */
 #define EWMA_PART 16
 #define USUAL_PART 8
 #define RATE_NS 1000000000
@@ -64,10 +65,18 @@ static void tally_merge(struct tally *into, const struct tally *from)
     tally_raise(into, load_relaxed(&from->most));
 }
 
+static void ewma_set(struct measures *measures, int64_t ewma, int64_t at)
+{
+    store_relaxed(&measures->ewma, ewma); /* a report's figures; of a shared set one of two that meet may be lost */
+    store_relaxed(&measures->ewma_at, at);
+}
+
 void measures_merge(struct measures *into, const struct measures *from)
 {
     tally_merge(&into->wait, &from->wait);
     tally_merge(&into->run, &from->run);
+    if (load_relaxed(&from->ewma_at) > load_relaxed(&into->ewma_at)) /* reports: the later one tells */
+        ewma_set(into, load_relaxed(&from->ewma), load_relaxed(&from->ewma_at));
 }
 
 void tally_read(const struct tally *tally, struct rp_histogram *out)
@@ -84,20 +93,24 @@ void tally_read(const struct tally *tally, struct rp_histogram *out)
 
 /* --- tasks ------------------------------------------------------------------------------------------------------ */
 
-static int64_t long_ns(const struct measures *measures)
+/* How much longer than usual is long. */
+static int64_t long_ns(int64_t usual)
 {
-    int64_t tasks = LONG_TASKS * measures->usual_ns;
+    return LONG_TASKS * usual > LONG_NS ? LONG_TASKS * usual : LONG_NS;
+}
 
-    return tasks > LONG_NS ? tasks : LONG_NS;
+static void ewma_add(struct measures *measures, int64_t ns, int64_t now)
+{
+    int64_t ewma = load_relaxed(&measures->ewma); /* own word; a shared set's: as in ewma_set */
+
+    ewma_set(measures, load_relaxed(&measures->ewma_at) ? ewma + (ns - ewma) / EWMA_PART : ns, now);
 }
 
 /* One that took so long. */
-static void run_add(struct measures *measures, int64_t ns, uint32_t n)
+static void run_add(struct measures *measures, int64_t ns, uint32_t n, int64_t now)
 {
-    int64_t ewma = load_relaxed(&measures->ewma); /* own word */
-
-    tally_add(&measures->run, ns, n > 1 && ns >= long_ns(measures) ? 1 : n);
-    store_relaxed(&measures->ewma, ewma ? ewma + (ns - ewma) / EWMA_PART : ns); /* a report's figure */
+    tally_add(&measures->run, ns, n > 1 && ns >= long_ns(measures->usual_ns) ? 1 : n);
+    ewma_add(measures, ns, now);
 }
 
 static uint32_t stamp_weight(uint64_t stamp)
@@ -122,12 +135,12 @@ void measure_begin(struct measures *measures, uint64_t stamp)
 
 void measure_end(struct measures *measures)
 {
-    int64_t ns = rp_now() - measures->began;
+    int64_t now = rp_now(), ns = now - measures->began;
 
     measures->began = 0;
     measures->row_timed++;
     measures->row_timed_ns += ns;
-    run_add(measures, ns, stamp_weight(measures->stamp));
+    run_add(measures, ns, stamp_weight(measures->stamp), now);
 }
 
 void measure_shared_wait(struct measures *measures, uint64_t stamp)
@@ -138,6 +151,7 @@ void measure_shared_wait(struct measures *measures, uint64_t stamp)
 void measure_shared_run(struct measures *measures, int64_t ns, uint64_t stamp)
 {
     tally_add_shared(&measures->run, ns, stamp_weight(stamp));
+    ewma_add(measures, ns, rp_now());
 }
 
 /* --- rates ------------------------------------------------------------------------------------------------------ */
@@ -151,7 +165,9 @@ double rate_look(struct rate *rate, int64_t now, uint64_t completed)
         rate->completed[1] = completed;
     }
     int64_t took = now - rate->at[0];
-    return took > 0 ? (double)(completed - rate->completed[0]) * 1e9 / (double)took : 0;
+    if (took <= 0 || completed <= rate->completed[0]) /* a snapshot may lack a task */
+        return 0;
+    return (double)(completed - rate->completed[0]) * 1e9 / (double)took;
 }
 
 /* --- rows ------------------------------------------------------------------------------------------------------- */
@@ -180,11 +196,12 @@ static void every_learn(struct pool *pool, int64_t each, uint64_t tasks)
 /* So many tasks took so long beside those that were measured. */
 static void usual_learn(struct measures *measures, int64_t took, uint64_t tasks)
 {
-    int64_t each = took / (int64_t)tasks;
-    int64_t usual = measures->usual_ns;
+    int64_t each = took / (int64_t)tasks, usual = measures->usual_ns;
 
+    if (each <= 0)
+        return;
     if (!usual || each < usual)
-        measures->usual_ns = each > 0 ? each : 1;
+        measures->usual_ns = each;
     else
         measures->usual_ns += (each < 2 * usual ? each - usual : usual) / USUAL_PART;
 }
@@ -199,9 +216,46 @@ static void row_begins_at(struct worker *worker, int64_t now)
     measures->row_timed_ns = 0;
 }
 
+void measure_forget(struct measures *measures)
+{
+    measures->began = 0;
+    measures->row_at = 0;
+    measures->usual_ns = 0;
+    measures->suspect_ns = 0;
+}
+
 void measure_row_begins(struct worker *worker)
 {
     row_begins_at(worker, rp_now());
+}
+
+static void suspect_add(struct measures *measures, int64_t now)
+{
+    if (measures->suspect_ns)
+        run_add(measures, measures->suspect_ns, 1, now);
+    measures->suspect_ns = 0;
+}
+
+/* So many tasks of the row were not measured and took so long. */
+static void others_learn(struct measures *measures, int64_t took, uint64_t others, int64_t now)
+{
+    int64_t usual = measures->usual_ns;
+    int64_t measured = measures->row_timed ? measures->row_timed_ns / (int64_t)measures->row_timed : 0;
+    int64_t expected = measured > usual ? measured : usual;
+    int64_t excess = took - (int64_t)others * expected;
+
+    if (excess < long_ns(expected)) {
+        suspect_add(measures, now);
+        usual_learn(measures, took, others);
+    } else if (excess >= SURELY_NS) {
+        suspect_add(measures, now);
+        run_add(measures, excess + expected, 1, now);
+    } else if (!measures->suspect_ns) {
+        measures->suspect_ns = excess + expected;
+    } else {
+        measures->suspect_ns = 0;
+        measures->usual_ns = took / (int64_t)others;
+    }
 }
 
 static void row_learn(struct worker *worker, int64_t now)
@@ -209,14 +263,14 @@ static void row_learn(struct worker *worker, int64_t now)
     struct measures *measures = worker->measures;
     uint64_t tasks = load_relaxed(&worker->tasks) - measures->row_tasks; /* own word */
     uint64_t others = tasks > measures->row_timed ? tasks - measures->row_timed : 0;
-    int64_t took = now - measures->row_at, rest = took - measures->row_timed_ns;
+    int64_t took = now - measures->row_at;
 
     if (!tasks)
         return;
-    if (others && measures->usual_ns && rest - (int64_t)others * measures->usual_ns >= long_ns(measures))
-        run_add(measures, rest - (int64_t)(others - 1) * measures->usual_ns, 1);
-    else if (others)
-        usual_learn(measures, rest, others);
+    if (!measures->usual_ns) /* as others have found */
+        measures->usual_ns = EVERY_NS / (int64_t)runq_stamped_every(&worker->pool->runq);
+    if (others)
+        others_learn(measures, took - measures->row_timed_ns, others, now);
     else
         usual_learn(measures, took, tasks);
     every_learn(worker->pool, took / (int64_t)tasks, tasks);
@@ -237,6 +291,7 @@ void measure_row_ends(struct worker *worker, int64_t now)
 {
     if (worker->measures->row_at)
         row_learn(worker, now);
+    suspect_add(worker->measures, now); /* nothing follows that could tell otherwise */
     worker->measures->row_at = 0;
 }
 

@@ -2,14 +2,15 @@
  * What a pool with the option metrics measures of its tasks: how long they waited in the queue, and how long they ran.
  *
  * To read the clock three times for each empty task would take longer than the task's whole way. So of brief tasks one
- * in 2, 4, .. 1024 is measured and counts for as many, about one in 8 us of work. Which, its position in the queue
- * says: where position + 1 has no bit of the ring's stamp_mask the submitter leaves a stamp, the time of its submit and
- * for how many tasks that counts. Workers set the mask by how long their tasks are; while tasks are longer than that, or
+ * in 2, 4, .. 1024 is measured and counts for as many, about one in 8 us of work. Which, a hash of its position in the
+ * queue says: where that is within the ring's stamp_limit the submitter leaves a stamp, the time of its submit and for
+ * how many tasks that counts. Workers set the limit by how long their tasks are; while tasks are longer than that, or
  * few, each is measured.
  *
- * A long one among brief ones is not missed: a worker also knows, from clocks that it reads anyway, when its tasks began
- * that it did in a row, and when they ended. What a row takes longer than is usual by as much as LONG_TASKS of them,
- * and by LONG_NS, is the time of one task. And who is measured and is as long counts for itself alone.
+ * A long one among brief ones is not missed: a worker also knows, from clocks that it reads anyway, when a row of tasks
+ * began that it did one after the other, and when it ended. What a row takes longer than is usual by as much as
+ * LONG_TASKS of them, and by LONG_NS, is the time of one task; and who is measured and is as long counts for itself
+ * alone. Two such rows one after the other are tasks that have become longer, unless it is by more than SURELY_NS.
  *
  * Each worker writes counts of its own, which readers add up; threads that are no workers share one set of the pool's.
  */
@@ -33,23 +34,25 @@ struct tally {
 
 struct measures {
     struct tally wait, run;
-    _Atomic int64_t ewma; /* o; r: of the time that tasks ran, ns */
-    int64_t began;        /* o: the task that is measured; 0: none is */
-    uint64_t stamp;       /* o: its own */
-    int64_t row_at;       /* o: since when it has done tasks without a pause; 0: it has not */
-    uint64_t row_tasks;   /* o: its count of them then */
-    uint64_t row_timed;   /* o: so many of those were measured, */
-    int64_t row_timed_ns; /* o: and took so long */
-    int64_t usual_ns;     /* o: how long one of the others takes; 0: not known */
+    _Atomic int64_t ewma;    /* o or a; r: of the time that tasks ran, ns, */
+    _Atomic int64_t ewma_at; /* likewise: and when the last of them ended; 0: none has */
+    int64_t began;           /* o: the task that is measured; 0: none is */
+    uint64_t stamp;          /* o: its own */
+    int64_t row_at;          /* o: since when it has done tasks without a pause; 0: it has not */
+    uint64_t row_tasks;      /* o: its count of them then */
+    uint64_t row_timed;      /* o: so many of those were measured, */
+    int64_t row_timed_ns;    /* o: and took so long */
+    int64_t usual_ns;        /* o: how long one of the others takes; 0: not known */
+    int64_t suspect_ns;      /* o: a long task of the row before, if tasks have not become longer; 0: there was none */
 };
 
-/* How many tasks had completed, at the last two looks at that which were a second or more apart. */
+/* How many tasks had completed, at two looks at that which were a second or more apart. */
 struct rate {
     int64_t at[2];
     uint64_t completed[2];
 };
 
-/* Tasks per second since the look before the last, now that there are so many. */
+/* Tasks per second since the earlier of them, now that so many have. */
 double rate_look(struct rate *rate, int64_t now, uint64_t completed);
 
 /* NULL: no memory. Freed by alloc_free. */
@@ -78,9 +81,10 @@ void measure_shared_wait(struct measures *measures, uint64_t stamp);
 void measure_shared_run(struct measures *measures, int64_t ns, uint64_t stamp);
 
 /*
- * A worker's row of tasks: it has one to do after a pause; it is at some moment of it, of which the clock is known; it
- * has none at that moment.
+ * A worker's row of tasks: it may have one to do from now on; it is at some moment of it, of which the clock is known; it
+ * has none at that moment. A new thread forgets what the last one on its stack knew.
  */
+void measure_forget(struct measures *measures);
 void measure_row_begins(struct worker *worker);
 void measure_row(struct worker *worker, int64_t now);
 void measure_row_ends(struct worker *worker, int64_t now);

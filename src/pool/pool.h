@@ -156,9 +156,9 @@ struct room {
 #define ATTENTION_WATCH (UINT64_C(1) << 63) /* the owner wants to hear of room: see lobby.c */
 #define GUESTS_AWAITED (UINT32_C(1) << 31)  /* destroy sleeps until the others have gone: the last one wakes it */
 
-/* Why tasks were dropped, as far as it is not that the pool was released; and what ran for longer than its timeout. */
+/* Why tasks were dropped; and how many ran for longer than their timeout. */
 struct fates {
-    _Atomic uint64_t cancelled, late, discarded, overran;
+    _Atomic uint64_t cancelled, late, discarded, released, overran;
 };
 
 struct pool {
@@ -246,10 +246,9 @@ static inline void fates_count(struct fates *fates, int reason)
     _Atomic uint64_t *fate = reason == -ECANCELED   ? &fates->cancelled
                              : reason == -ETIMEDOUT ? &fates->late
                              : reason == -EAGAIN    ? &fates->discarded
-                                                    : NULL;
+                                                    : &fates->released;
 
-    if (fate)
-        add_relaxed(fate, 1); /* a counter */
+    add_relaxed(fate, 1); /* a counter */
 }
 
 /*

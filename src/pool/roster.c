@@ -23,6 +23,7 @@ static void fates_add(struct fates *sum, const struct fates *one)
     add_relaxed(&sum->cancelled, load_relaxed(&one->cancelled)); /* counters, of a pool in which nothing happens */
     add_relaxed(&sum->late, load_relaxed(&one->late));
     add_relaxed(&sum->discarded, load_relaxed(&one->discarded));
+    add_relaxed(&sum->released, load_relaxed(&one->released));
     add_relaxed(&sum->overran, load_relaxed(&one->overran));
 }
 

@@ -42,7 +42,6 @@ static struct ring *ring_create(const struct rp_allocator *allocator, uint64_t s
         return NULL;
     }
     ring->mask = size - 1;
-    store_relaxed(&ring->stamp_mask, UINT64_MAX); /* published with the ring, as the next ones */
     for (uint64_t i = 0; i < size; i++)
         store_relaxed(&ring->slots[i].sequence, i); /* published with the ring */
     return ring;
@@ -100,7 +99,7 @@ int runq_add_class(struct runq *q, unsigned class)
         ring_destroy(q->allocator, ring);
         return -ENOMEM;
     }
-    store_relaxed(&ring->stamp_mask, load_relaxed(&normal->stamp_mask)); /* a change may be missed until the next */
+    store_relaxed(&ring->stamp_limit, load_relaxed(&normal->stamp_limit)); /* a change may be missed until the next */
     store_seq(&q->sides, 1); /* first: a task in the ring must be looked for */
     store_seq(&q->rings[class], ring);
     return 0;
@@ -182,19 +181,26 @@ void runq_stamp_every(struct runq *q, uint64_t every)
     for (unsigned c = 0; c < CLASSES; c++) {
         struct ring *ring = load_acquire(&q->rings[c]);
         if (ring)
-            store_relaxed(&ring->stamp_mask, every - 1); /* a hint, as where it is read */
+            store_relaxed(&ring->stamp_limit, UINT64_MAX / every); /* a hint, as where it is read */
     }
+}
+
+static uint64_t stamped_every(const struct ring *ring)
+{
+    uint64_t limit = load_relaxed(&ring->stamp_limit);
+
+    return limit ? UINT64_MAX / limit : 0;
 }
 
 uint64_t runq_stamped_every(const struct runq *q)
 {
-    return load_relaxed(&runq_normal(q)->stamp_mask) + 1;
+    return stamped_every(runq_normal(q));
 }
 
-/* Where nothing is measured this is met as the positions wrap. */
+/* Where nothing is measured this is met at position 0. */
 void ring_put_stamped(struct ring *ring, uint64_t position, struct entry *entry, bool last)
 {
-    uint64_t every = load_relaxed(&ring->stamp_mask) + 1;
+    uint64_t every = stamped_every(ring);
 
     if (every) {
         ring->stamps[position & ring->mask] = stamp_now(every);

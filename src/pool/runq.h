@@ -157,7 +157,7 @@ struct ring {
     struct share *shares;                       /* of the normal ring, see share.h; NULL: there are none */
     unsigned nshares;                           /* constant */
     _Atomic uint32_t shares_used;               /* W: shares from here on were never held; only grows, a few times */
-    _Atomic uint64_t stamp_mask;                /* W: the entry is stamped where position + 1 has none of these bits */
+    _Atomic uint64_t stamp_limit;               /* W: an entry is stamped whose hash is no more; 0: none is */
     struct rp_lock claim_lock;                  /* side classes: from the look at the ring's room to the claim */
     alignas(CACHE_APART) _Atomic uint64_t head; /* W: by CAS; the word described above, done of the normal ring only */
     _Atomic uint64_t halves;                    /* W: how often bit 39 of the head has changed; late by one at most */
@@ -197,7 +197,7 @@ int runq_add_class(struct runq *q, unsigned class);
  */
 int runq_claim(struct runq *q, unsigned class, unsigned n, bool newcomer, uint64_t *first);
 
-/* From now on one entry in so many, a power of two, is stamped: a hint. The second: in how many at the moment. */
+/* From now on one entry in so many, a power of two, is stamped: a hint. The second: in how many at the moment; 0: none. */
 void runq_stamp_every(struct runq *q, uint64_t every);
 uint64_t runq_stamped_every(const struct runq *q);
 

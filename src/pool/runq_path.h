@@ -166,10 +166,13 @@ static inline __attribute__((always_inline)) void ring_put(struct ring *ring, ui
         store_release(&slot->sequence, published); /* [publish] */
 }
 
-/* Whether the entry of that position is to be measured: a hint. */
+/*
+ * Whether the entry of that position is to be measured: a hint. The hash is that of Fibonacci (D. Knuth, The Art of
+ * Computer Programming, 6.4): such positions are evenly apart, and in step with no period that tasks may have.
+ */
 static inline bool ring_stamps(const struct ring *ring, uint64_t position)
 {
-    return __builtin_expect(((position + 1) & load_relaxed(&ring->stamp_mask)) == 0, 0);
+    return __builtin_expect(position * UINT64_C(0x9e3779b97f4a7c15) <= load_relaxed(&ring->stamp_limit), 0);
 }
 
 /* ring_put of such a one. */

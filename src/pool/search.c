@@ -110,6 +110,7 @@ static void let_gather(struct pool *pool, struct search *search)
 {
     if (!search->streaming && ++search->looks < search->patience)
         return;
+    search->dry_at = rp_now();
     wait_ns(search->gather_ns);
     unsigned gathered = runq_queued(&pool->runq);
 
@@ -175,12 +176,13 @@ static bool looks(struct pool *pool, unsigned n)
 /* The clock is not asked before it has looked: a task that comes at once would wait for that. */
 static bool look_around(struct pool *pool, struct search *search, bool rests)
 {
-    search->soon = !rests && looks(pool, LOOKS);
-    if (search->soon)
+    if (!rests && looks(pool, LOOKS)) {
+        search->soon = !search->dry_at;
         return true;
+    }
     int64_t span = load_relaxed(&pool->target) <= FEW_WORKERS ? LOOK_FEW_NS : LOOK_MANY_NS;
-    search->dry_at = rp_now();
-    int64_t until = search->dry_at + span;
+    int64_t now = rp_now(), until = now + span;
+    search->dry_at = search->dry_at ? search->dry_at : now;
 
     do {
         if (rests)

@@ -105,10 +105,10 @@ static unsigned stride(const struct runq *q, struct taker *taker, uint32_t tasks
     bool again = step == taker->step;
 
     taker->step = step;
-    if (!again)
-        return taker->stride;
     if (load_relaxed(&q->limit) < STRIDE_LIMIT) /* a hint */
         return 0;
+    if (!again)
+        return taker->stride;
     return step > 1 && step <= STRIDE_MOST ? (unsigned)step : 0;
 }
 

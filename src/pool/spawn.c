@@ -42,24 +42,28 @@ void worker_free(struct worker *worker)
 
 static int descriptor_create(struct pool *pool, struct worker **out)
 {
+    struct measures *measures = pool->measured ? measures_create(&pool->allocator) : NULL;
     struct worker *worker = NULL;
     struct stack stack;
 
+    if (pool->measured && !measures)
+        return -ENOMEM;
     rp_lock_acquire(&pool->lock);
     int rc = stack_map(&stack, &pool->shape, &pool->slab);
     if (!rc) {
         worker = stack_above(&stack);
         worker->stack = stack;
         worker->pool = pool;
-        worker->measures = pool->measured ? measures_create(&pool->allocator) : NULL;
+        worker->measures = measures;
         run_limit_init(&worker->run_limit, pool, worker);
-        rc = pool->measured && !worker->measures ? -ENOMEM
-                                                 : table_put(&pool->table, &pool->allocator, worker, &worker->number);
+        rc = table_put(&pool->table, &pool->allocator, worker, &worker->number);
     }
     rp_lock_release(&pool->lock);
     if (rc) {
         if (worker)
             worker_free(worker);
+        else
+            alloc_free(&pool->allocator, measures);
         return rc;
     }
     /* Here, as snprintf would take another page of the worker's stack. */

@@ -286,9 +286,10 @@ int rp_pool_submit_batch(struct rp_pool *pool, const struct rp_task *tasks, unsi
         return -EINVAL;
     while (accepted < n) {
         const struct rp_task *first = &tasks[accepted];
-        if (checked <= accepted && !task_is_job(first) && !task_validate(first))
+        bool goes = !task_is_job(first) && !task_validate(first); /* its deadline may have passed by now */
+        if (goes && checked <= accepted)
             checked = accepted + run_length(first, n - accepted);
-        unsigned claimed = checked > accepted ? batch_claim(pool, first, checked - accepted, cut) : 0;
+        unsigned claimed = goes ? batch_claim(pool, first, checked - accepted, cut) : 0;
         accepted += claimed;
         cut = claimed && accepted < checked;
         if (claimed)
@@ -314,8 +315,8 @@ static void end_here(struct pool *pool, const struct entry *entry, int reason)
     entry_settle(&own, &owed);
     if (reason) {
         frame_drop(pool, &own, reason, false);
-        fates_count(&pool->fates, reason);
         add_relaxed(&pool->outside_dropped, 1); /* a counter */
+        fates_count(&pool->fates, reason);
         return;
     }
     entry_measure(&own);

@@ -123,6 +123,7 @@ static void run_ready(struct pool *pool, struct rp_future *future, bool guest)
         add_seq(&pool->guests, 1); /* for an exit of the thread, see frame_exits */
     if (load_seq(&pool->dropping)) {
         add_relaxed(&pool->outside_dropped, 1); /* a counter */
+        fates_count(&pool->fates, result);
     } else {
         entry_measure(&entry);
         result = frame_run(pool, worker_self(pool), &entry, FRAME_CALLER) ? 0 : -EFAULT;

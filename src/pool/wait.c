@@ -110,8 +110,8 @@ static void run_claimed(struct pool *pool, struct rp_future *future, bool flight
         task_drop(pool, &entry, reason);
     } else if (reason) {
         frame_drop(pool, &entry, reason, false);
-        fates_count(&pool->fates, reason);
         add_relaxed(&pool->outside_dropped, 1); /* a counter */
+        fates_count(&pool->fates, reason);
     } else {
         entry_measure(&entry);
         bool returned = frame_run(pool, worker_self(pool), &entry, flight ? FRAME_HELP : FRAME_CALLER);

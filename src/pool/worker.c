@@ -146,8 +146,8 @@ void task_failed(struct pool *pool, _Atomic uint64_t *how)
 void task_drop(struct pool *pool, const struct entry *entry, int reason)
 {
     frame_drop(pool, entry, reason, true);
-    fates_count(&pool->fates, reason);
     task_failed(pool, &pool->dropped);
+    fates_count(&pool->fates, reason);
 }
 
 static __attribute__((noinline)) int task_check_full(struct pool *pool, struct entry *entry, struct owed *owed)
@@ -300,6 +300,8 @@ static void worker_panicked(struct worker *worker)
     task_left(worker, false);
     if (worker->measures && worker->measures->began)
         measure_end(worker->measures);
+    if (worker->measures)
+        measure_row_ends(worker, rp_now());
     panic_report(&worker->frame);
     add_seq(&pool->guests, 1); /* as job_finish wants it */
     job_finish(pool, frame_job_end(&worker->frame), JOB_PANICKED, false);
@@ -462,8 +464,12 @@ static __attribute__((noinline)) int worker_catches_up(struct worker *worker, bo
     if (*searching)
         idle_search_end(pool);
     *searching = false;
+    if (worker->measures)
+        measure_row_ends(worker, rp_now());
     if (SHARE_NAP_NS)
         futex_wait(&nobody, 0, rp_after(SHARE_NAP_NS));
+    if (worker->measures)
+        measure_row_begins(worker);
     cpu_relax();
     if (!share_lags(&pool->runq, load_seq(&ring->head)) || !share_steal(ring, &entry))
         return -EAGAIN;
@@ -550,11 +556,13 @@ static __attribute__((noinline)) bool worker_parks(struct worker *worker, bool *
         measure_rests(pool);
     uint32_t call = idle_park(pool, worker, *searching);
     search_parked(worker);
+    *searching = call == PARK_NOTIFIED;
+    if (!*searching && called_leaves(worker, call, searching))
+        return false;
     if (worker->measures)
         measure_row_begins(worker);
-    *searching = call == PARK_NOTIFIED;
-    if (!*searching)
-        return !called_leaves(worker, call, searching);
+    if (call != PARK_NOTIFIED)
+        return true;
     (void)rcu_attach(); /* what can fail of it was done when the pool was created */
     return true;
 }
@@ -671,6 +679,8 @@ static void worker_end(struct worker *worker)
 {
     struct pool *pool = worker->pool;
 
+    if (worker->measures)
+        measure_row_ends(worker, rp_now());
     worker_turn(worker, RP_WORKER_STOPPING);
     if (worker->started && pool->hooks.worker_stop) {
         worker->started = false;
@@ -727,6 +737,8 @@ static bool worker_work(struct worker *worker)
     worker->born_searching = false;
     if (!worker_wakes(worker, &searching))
         return false;
+    if (worker->measures)
+        measure_row_begins(worker);
     if (runq_normal(&worker->pool->runq)->shares)
         loop_with_shares(worker, searching);
     else
@@ -753,6 +765,8 @@ void *worker_main(void *arg)
     worker->taker = (struct taker){.share_most = SHARE_FIRST};
     store_relaxed(&worker->unstamped, 0); /* own word */
     search_init(&worker->search);
+    if (worker->measures)
+        measure_forget(worker->measures);
     worker->begun = worker->started = worker->panicked = worker->holds = false;
     frame_push(&worker->frame, pool, worker);
     int rc;

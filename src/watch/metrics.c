@@ -12,11 +12,14 @@
 
 #include <errno.h>
 
+#define EWMA_NS 1000000000
+
 /* What is added up over the workers of one or several pools. */
 struct times {
     struct rp_histogram wait, run;
-    double ewma;  /* each worker's by the tasks that it has run, */
-    double tasks; /* and those */
+    double ewma; /* the sum of those that measured within EWMA_NS of the last that did */
+    unsigned ewmas;
+    int64_t ewma_at;
     double throughput;
     struct fates fates;
     bool measured;
@@ -27,11 +30,28 @@ static void fates_read(struct fates *sum, const struct fates *one)
     add_relaxed(&sum->cancelled, load_relaxed(&one->cancelled)); /* reports: each figure stands alone */
     add_relaxed(&sum->late, load_relaxed(&one->late));
     add_relaxed(&sum->discarded, load_relaxed(&one->discarded));
+    add_relaxed(&sum->released, load_relaxed(&one->released));
     add_relaxed(&sum->overran, load_relaxed(&one->overran));
+}
+
+static void ewma_read(const struct measures *measures, struct times *times)
+{
+    int64_t at = load_relaxed(&measures->ewma_at); /* reports: each figure stands alone */
+
+    if (!at || at < times->ewma_at - EWMA_NS)
+        return;
+    if (at > times->ewma_at + EWMA_NS) {
+        times->ewma = 0;
+        times->ewmas = 0;
+    }
+    times->ewma += (double)load_relaxed(&measures->ewma);
+    times->ewmas++;
+    times->ewma_at = at > times->ewma_at ? at : times->ewma_at;
 }
 
 static void measures_read(const struct measures *measures, struct times *times)
 {
+    ewma_read(measures, times);
     tally_read(&measures->wait, &times->wait);
     tally_read(&measures->run, &times->run);
 }
@@ -43,21 +63,20 @@ static void workers_read_locked(const struct pool *pool, struct times *times)
 
     for (unsigned i = 0; i < used; i++) {
         const struct worker *worker = worker_at(pool, i);
-        if (!worker)
-            continue;
-        double tasks = (double)load_relaxed(&worker->tasks); /* reports: each figure stands alone */
-        measures_read(worker->measures, times);
-        times->ewma += tasks * (double)load_relaxed(&worker->measures->ewma);
-        times->tasks += tasks;
+        if (worker)
+            measures_read(worker->measures, times);
     }
 }
 
-/* A guest. */
-static void pool_read(struct pool *pool, struct times *times, uint64_t completed)
+/*
+ * A guest. The fates first: they are counted after what is dropped, of which there are then no fewer.
+ */
+static void pool_read(struct pool *pool, struct times *times, struct rp_pool_snapshot *counts)
 {
-    rp_lock_acquire(&pool->lock);
     fates_read(&times->fates, &pool->fates);
-    times->throughput += rate_look(&pool->rate, rp_now(), completed);
+    pool_snapshot(pool, counts);
+    rp_lock_acquire(&pool->lock);
+    times->throughput += rate_look(&pool->rate, rp_now(), counts->completed);
     if (pool->measured) {
         times->measured = true;
         measures_read(pool->measured, times);
@@ -70,6 +89,7 @@ static struct rp_latency latency(const struct rp_histogram *h)
 {
     return (struct rp_latency){
         .count = h->total,
+        .sum = h->sum,
         .mean = (int64_t)rp_histogram_mean(h),
         .p50 = (int64_t)rp_histogram_at(h, 0.5),
         .p90 = (int64_t)rp_histogram_at(h, 0.9),
@@ -93,73 +113,65 @@ static void metrics_fill(struct rp_metrics *out, const struct times *times)
     out->cancelled = load_relaxed(&times->fates.cancelled); /* our own */
     out->late = load_relaxed(&times->fates.late);
     out->discarded = load_relaxed(&times->fates.discarded);
+    out->released = load_relaxed(&times->fates.released);
     out->overran = load_relaxed(&times->fates.overran);
     out->reuse = reuse(&out->counts);
     out->throughput = times->throughput;
-    out->run_ewma = times->tasks > 0 ? (int64_t)(times->ewma / times->tasks) : 0;
+    out->run_ewma = times->ewmas ? (int64_t)(times->ewma / times->ewmas) : 0;
     out->wait = latency(&times->wait);
     out->run = latency(&times->run);
 }
 
-static void histograms_add(const struct times *times, struct rp_histogram *wait, struct rp_histogram *run)
+/* What a call is to fill in; NULL: not that. */
+struct wanted {
+    struct rp_metrics *metrics;
+    struct rp_histogram *wait, *run;
+};
+
+static void wanted_fill(const struct wanted *wanted, const struct times *times)
 {
-    if (wait)
-        rp_histogram_merge(wait, &times->wait);
-    if (run)
-        rp_histogram_merge(run, &times->run);
+    if (wanted->metrics)
+        metrics_fill(wanted->metrics, times);
+    if (wanted->wait)
+        rp_histogram_merge(wanted->wait, &times->wait);
+    if (wanted->run)
+        rp_histogram_merge(wanted->run, &times->run);
 }
 
 /* --- a pool ------------------------------------------------------------------------------------------------------- */
 
-/* The counts, unless that is NULL, and the times. Too large for a stack: times are alloc_free's. */
-static int pool_times(const struct rp_pool *handle, struct rp_pool_snapshot *counts, struct times **times,
-                      struct rp_allocator *allocator)
+/* Times are too large for a stack, and belong to the allocator of what they are of, which is held until they are freed. */
+static int pool_look(const struct rp_pool *handle, const struct wanted *wanted)
 {
-    struct rp_pool_snapshot own;
+    struct rp_pool_snapshot counts;
     struct pool *pool;
     int rc = guest_enter(handle, &pool);
 
     if (rc)
         return rc;
-    *allocator = pool->allocator;
-    *times = alloc_zeroed(allocator, 1, sizeof(**times));
-    if (*times) {
-        pool_snapshot(pool, &own);
-        pool_read(pool, *times, own.completed);
-        if (counts)
-            *counts = own;
+    struct times *times = alloc_zeroed(&pool->allocator, 1, sizeof(*times));
+    if (times) {
+        pool_read(pool, times, &counts);
+        if (wanted->metrics)
+            wanted->metrics->counts = counts;
+        wanted_fill(wanted, times);
+        alloc_free(&pool->allocator, times);
     }
     guest_leave(pool);
-    return *times ? 0 : -ENOMEM;
+    return times ? 0 : -ENOMEM;
 }
 
 int rp_pool_metrics(const struct rp_pool *pool, struct rp_metrics *out)
 {
-    struct rp_allocator allocator;
-    struct times *times;
-
     if (!out)
         return -EINVAL;
     *out = (struct rp_metrics){.counts.closed = true};
-    int rc = pool_times(pool, &out->counts, &times, &allocator);
-    if (rc)
-        return rc;
-    metrics_fill(out, times);
-    alloc_free(&allocator, times);
-    return 0;
+    return pool_look(pool, &(struct wanted){.metrics = out});
 }
 
 int rp_pool_histograms(const struct rp_pool *pool, struct rp_histogram *wait, struct rp_histogram *run)
 {
-    struct rp_allocator allocator;
-    struct times *times;
-    int rc = pool_times(pool, NULL, &times, &allocator);
-
-    if (rc)
-        return rc;
-    histograms_add(times, wait, run);
-    alloc_free(&allocator, times);
-    return 0;
+    return pool_look(pool, &(struct wanted){.wait = wait, .run = run});
 }
 
 /* --- a multi pool ------------------------------------------------------------------------------------------------- */
@@ -168,8 +180,7 @@ static void member_read(struct member *member, struct times *times)
 {
     struct rp_pool_snapshot counts;
 
-    pool_snapshot(member->pool, &counts);
-    pool_read(member->pool, times, counts.completed);
+    pool_read(member->pool, times, &counts);
 }
 
 /* Under the lock no pool ends. */
@@ -191,46 +202,36 @@ static void multi_read(struct multi *multi, struct times *times)
     rp_lock_release(&multi->lock);
 }
 
-static int multi_times(const struct rp_multi *handle, struct times **times, struct rp_allocator *allocator)
+/* As pool_look; the fates before the counts, as there. */
+static int multi_look(const struct rp_multi *handle, const struct wanted *wanted)
 {
     struct multi *multi;
     int rc = multi_guest_enter(handle, &multi);
 
     if (rc)
         return rc;
-    *allocator = multi->allocator;
-    *times = alloc_zeroed(allocator, 1, sizeof(**times));
-    if (*times)
-        multi_read(multi, *times);
+    struct times *times = alloc_zeroed(&multi->allocator, 1, sizeof(*times));
+    if (times) {
+        multi_read(multi, times);
+        if (wanted->metrics)
+            rc = rp_multi_snapshot(handle, &wanted->metrics->counts);
+        if (!rc)
+            wanted_fill(wanted, times);
+        alloc_free(&multi->allocator, times);
+    }
     multi_guest_leave(multi);
-    return *times ? 0 : -ENOMEM;
+    return times ? rc : -ENOMEM;
 }
 
 int rp_multi_metrics(const struct rp_multi *multi, struct rp_metrics *out)
 {
-    struct rp_allocator allocator;
-    struct times *times;
-
     if (!out)
         return -EINVAL;
-    *out = (struct rp_metrics){0};
-    int rc = rp_multi_snapshot(multi, &out->counts);
-    if (rc || (rc = multi_times(multi, &times, &allocator)))
-        return rc;
-    metrics_fill(out, times);
-    alloc_free(&allocator, times);
-    return 0;
+    *out = (struct rp_metrics){.counts.closed = true};
+    return multi_look(multi, &(struct wanted){.metrics = out});
 }
 
 int rp_multi_histograms(const struct rp_multi *multi, struct rp_histogram *wait, struct rp_histogram *run)
 {
-    struct rp_allocator allocator;
-    struct times *times;
-    int rc = multi_times(multi, &times, &allocator);
-
-    if (rc)
-        return rc;
-    histograms_add(times, wait, run);
-    alloc_free(&allocator, times);
-    return 0;
+    return multi_look(multi, &(struct wanted){.wait = wait, .run = run});
 }

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #define LINE 256
+#define NS_PER_S 1000000000U
 
 struct writer {
     int (*write)(void *user, const char *text, size_t size);
@@ -72,17 +73,20 @@ static void put_count(struct writer *writer, const char *name, const struct sour
     put_sample(writer, name, source, more, text);
 }
 
-/* Decimal points whatever the locale says. */
-static void put_number(struct writer *writer, const char *name, const struct source *source, const char *more,
-                       double value)
+/* In integers, as a locale has its say in how others are written. */
+static void put_seconds(struct writer *writer, const char *name, const struct source *source, const char *more,
+                        uint64_t ns)
 {
     char text[LINE];
 
-    snprintf(text, sizeof(text), "%.9g", value);
-    for (char *c = text; *c; c++)
-        if (*c == ',')
-            *c = '.';
+    snprintf(text, sizeof(text), "%" PRIu64 ".%09" PRIu64, ns / NS_PER_S, ns % NS_PER_S);
     put_sample(writer, name, source, more, text);
+}
+
+/* To nine places; not negative, and below 2^63 / 10^9. */
+static void put_number(struct writer *writer, const char *name, const struct source *source, double value)
+{
+    put_seconds(writer, name, source, "", (uint64_t)(value * NS_PER_S));
 }
 
 static void put_family(struct writer *writer, const char *name, const char *type, const char *unit, const char *help)
@@ -138,14 +142,13 @@ static void submitted(struct writer *writer, const struct source *source, const 
 static void ended(struct writer *writer, const struct source *source, const char *name)
 {
     const struct rp_metrics *m = &source->metrics;
-    uint64_t told = m->cancelled + m->late + m->discarded;
 
     put_count(writer, name, source, ",fate=\"completed\"", m->counts.completed);
     put_count(writer, name, source, ",fate=\"panicked\"", m->counts.panicked);
     put_count(writer, name, source, ",fate=\"cancelled\"", m->cancelled);
     put_count(writer, name, source, ",fate=\"late\"", m->late);
     put_count(writer, name, source, ",fate=\"discarded\"", m->discarded);
-    put_count(writer, name, source, ",fate=\"released\"", m->counts.dropped > told ? m->counts.dropped - told : 0);
+    put_count(writer, name, source, ",fate=\"released\"", m->released);
 }
 
 static void rejected(struct writer *writer, const struct source *source, const char *name)
@@ -170,18 +173,18 @@ static void expired(struct writer *writer, const struct source *source, const ch
 
 static void reuse(struct writer *writer, const struct source *source, const char *name)
 {
-    put_number(writer, name, source, "", source->metrics.reuse);
+    put_number(writer, name, source, source->metrics.reuse);
 }
 
 static void throughput(struct writer *writer, const struct source *source, const char *name)
 {
-    put_number(writer, name, source, "", source->metrics.throughput);
+    put_number(writer, name, source, source->metrics.throughput);
 }
 
 static void ewma(struct writer *writer, const struct source *source, const char *name)
 {
     if (source->metrics.measured)
-        put_number(writer, name, source, "", (double)source->metrics.run_ewma / 1e9);
+        put_seconds(writer, name, source, "", (uint64_t)source->metrics.run_ewma);
 }
 
 static void summary(struct writer *writer, const struct source *source, const char *name, const struct rp_latency *of)
@@ -190,13 +193,13 @@ static void summary(struct writer *writer, const struct source *source, const ch
 
     if (!source->metrics.measured)
         return;
-    put_number(writer, name, source, ",quantile=\"0.5\"", (double)of->p50 / 1e9);
-    put_number(writer, name, source, ",quantile=\"0.9\"", (double)of->p90 / 1e9);
-    put_number(writer, name, source, ",quantile=\"0.99\"", (double)of->p99 / 1e9);
-    put_number(writer, name, source, ",quantile=\"0.999\"", (double)of->p999 / 1e9);
-    put_number(writer, name, source, ",quantile=\"1.0\"", (double)of->max / 1e9);
+    put_seconds(writer, name, source, ",quantile=\"0.5\"", (uint64_t)of->p50);
+    put_seconds(writer, name, source, ",quantile=\"0.9\"", (uint64_t)of->p90);
+    put_seconds(writer, name, source, ",quantile=\"0.99\"", (uint64_t)of->p99);
+    put_seconds(writer, name, source, ",quantile=\"0.999\"", (uint64_t)of->p999);
+    put_seconds(writer, name, source, ",quantile=\"1.0\"", (uint64_t)of->max);
     snprintf(part, sizeof(part), "%s_sum", name);
-    put_number(writer, part, source, "", (double)of->mean * (double)of->count / 1e9);
+    put_seconds(writer, part, source, "", of->sum);
     snprintf(part, sizeof(part), "%s_count", name);
     put_count(writer, part, source, "", of->count);
 }

@@ -252,6 +252,29 @@ Test(batch, deadlines_that_pass_during_the_submit_leave_each_task_its_own_fate)
     }
 }
 
+/* Adversary: no room for so long that a deadline passes which was well ahead when the batch was first looked at. */
+Test(batch, a_deadline_that_passes_while_the_batch_waits_for_room_ends_it)
+{
+    static struct gate gate = GATE_SHUT;
+    struct rp_pool *pool = pool_of(1, &(struct rp_pool_options){.queue_depth = 1});
+    _Atomic unsigned ran = 0;
+    int64_t deadline = rp_after(20000000);
+    struct rp_task tasks[] = {{.fn = count_up, .arg = (void *)&ran},
+                              {.fn = count_up, .arg = (void *)&ran},
+                              {.fn = count_up, .arg = (void *)&ran, .deadline = deadline}};
+    struct sender sender = {.pool = pool, .tasks = tasks, .n = 3};
+
+    occupy(pool, &gate, 1);
+    cr_assert_eq(pthread_create(&sender.thread, NULL, send_batch, &sender), 0);
+    ASSERT_EVENTUALLY(snapshot_of(pool).blocked == 1 || rp_now() >= deadline);
+    pass_time_until(deadline + 1000000);
+    gate_open(&gate);
+    cr_assert_eq(pthread_join(sender.thread, NULL), 0);
+    cr_assert_eq(sender.rc, 2);
+    finish(pool);
+    cr_assert_eq(ran, 2);
+}
+
 /*
  * Adversary: a pool that was made for one worker and grown, and a batch larger than the queue was laid out for, of a
  * class whose tasks all wait for each other. Each needs a worker of its own; none may wait for the end of the batch.

@@ -63,6 +63,7 @@ Test(metrics, of_tasks_that_take_their_time_each_is_measured)
     cr_assert(seen.run.p50 >= MS * 99 / 100, "%lld", (long long)seen.run.p50);
     cr_assert(seen.run.p50 <= seen.run.p99 && seen.run.p99 <= seen.run.max && seen.run.max <= whole);
     cr_assert(seen.run.mean >= MS && seen.run.mean <= seen.run.max);
+    cr_assert(seen.run.sum >= (uint64_t)seen.run.mean * N && seen.run.sum < (uint64_t)(seen.run.mean + 1) * N);
     cr_assert(seen.run_ewma >= MS && seen.run_ewma <= seen.run.max);
     cr_assert(seen.wait.max >= (N / 2 - 1) * MS && seen.wait.max <= whole, "the last one stood behind half of all");
     cr_assert(seen.throughput > 0);
@@ -180,6 +181,29 @@ Test(metrics, a_panic_and_a_task_in_its_submitters_place_are_measured)
     pool_end(pool);
 }
 
+/* Adversary: long tasks each of which is the first on its thread, beside a stream of brief ones. */
+Test(metrics, nor_is_the_first_on_a_new_worker)
+{
+    enum { N = 12 };
+    struct rp_histogram *run = calloc(1, sizeof(*run));
+    uint64_t many = 0;
+
+    for (int round = 0; round < N; round++) {
+        struct rp_pool *pool = pool_make(2, &(struct rp_pool_options){.metrics = true, .queue_depth = 1024});
+        for (int i = 0; i < 20000; i++)
+            cr_assert_eq(rp_pool_submit(pool, do_nothing, NULL), 0);
+        cr_assert_eq(rp_pool_submit(pool, sleep_for, span(5 * MS)), 0);
+        cr_assert_eq(rp_pool_tune(pool, 1), 0); /* one of both leaves after its task */
+        cr_assert_eq(rp_pool_release_until(pool, rp_after(PATIENCE), NULL), 0);
+        cr_assert_eq(rp_pool_histograms(pool, NULL, run), 0);
+        cr_assert_eq(rp_pool_destroy(pool), 0);
+    }
+    for (unsigned b = rp_histogram_bucket(5 * MS * 99 / 100); b < RP_HISTOGRAM_BUCKETS; b++)
+        many += run->count[b];
+    cr_assert_geq(many, N);
+    free(run);
+}
+
 /* --- what stays --------------------------------------------------------------------------------------------------- */
 
 /* Adversary: workers that expire, whose descriptors are freed two purges later, while others look. */
@@ -203,6 +227,7 @@ Test(metrics, what_a_worker_has_measured_outlives_it)
         AWAIT(rp_pool_workers(pool, &info, 1) == 0); /* no descriptor is left */
         cr_assert_eq(metrics_of(pool).run.count, tasks);
         cr_assert_eq(metrics_of(pool).wait.count, tasks);
+        cr_assert_gt(metrics_of(pool).run_ewma, 0);
     }
     cr_assert_eq(metrics_of(pool).counts.spawned, tasks);
     cr_assert_eq(metrics_of(pool).reuse, 0);
@@ -283,6 +308,7 @@ Test(metrics, tasks_are_counted_by_their_fate)
     cr_assert_eq(seen.cancelled, 1);
     cr_assert_eq(seen.late, 1);
     cr_assert_eq(seen.discarded, 2);
+    cr_assert_eq(seen.released, 2);
     cr_assert_eq(seen.counts.dropped, 6);
     cr_assert_eq(seen.counts.completed, 3);
     rp_ctx_destroy(ctx);
