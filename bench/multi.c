@@ -4,7 +4,8 @@
  *   test=equal       an open loop of tasks that sleep 1 ms at 70 % of the workers' time: how evenly the pools share,
  *   test=mixed       and how long tasks wait. mixed makes `skew` of 1000 tasks sleep `long_ms`. The pools have queues,
  *                    as without them no task could wait behind a long one. Beside each other: every strategy, or the
- *                    one asked for, and a single pool of all workers. The wait counts from the time-table, not from submit
+ *                    one asked for, and a single pool of all workers. The wait counts from the time-table, not from
+ *                    submit
  *   test=choose      ns for submitting to pools whose workers are held, so that nothing but the submit runs, less the
  *                    same to the pools directly in turn: entering, choosing, and touching what it takes
  *   test=throughput  tasks that compute for work_ns from 4 threads, through the multi pool, to a single pool, and to as

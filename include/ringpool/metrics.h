@@ -6,13 +6,13 @@
  * their thread was off the CPU. Each worker records for itself, up to 114 KiB, and readers add that up.
  *
  * While tasks take 8 us or longer, or come one by one, each is measured. Of shorter ones that come in a stream it is
- * one in 2, 4, .. 1024, about one in 8 us of work, and counts for as many; so that counts are those of the tasks to some
- * percent, and percentiles are those of a sample. But a rare one that runs 256 times as long as its neighbours, and 16 us
- * at least, is found by what it holds up, and counts for itself alone. So does, as it cannot be told from one, a time for
- * which the worker was off the CPU between two such tasks, and once the first dozens of them where tasks become longer.
- * What is not measured: how long the submitter was blocked; the parts of a strand's turn; the wait of what does not run
- * from the queue (in its submitter's place, in a waiter's, as a continuation); a task that ended its thread, in another's
- * place.
+ * one in 2, 4, .. 1024, about one in 8 us of work, and counts for as many; so that counts are those of the tasks to
+ * some percent, and percentiles are those of a sample. But a rare one that runs 256 times as long as its neighbours,
+ * and 16 us at least, is found by what it holds up, and counts for itself alone. So does, as it cannot be told from
+ * one, a time for which the worker was off the CPU between two such tasks, and once the first dozens of them where
+ * tasks become longer. What is not measured: how long the submitter was blocked; the parts of a strand's turn; the wait
+ * of what does not run from the queue (in its submitter's place, in a waiter's, as a continuation); a task that ended
+ * its thread, in another's place.
  *
  * What times cost, on one submitter and one worker: of empty tasks some 3 %, of tasks of 500 ns 4 %.
  */
@@ -53,8 +53,8 @@ struct rp_metrics {
 };
 
 /*
- * All of it. Any thread, inside a task too; takes 114 KiB of memory for as long as it runs, and the pool's lock for some
- * us a worker, while none is made or ended.
+ * All of it. Any thread, inside a task too; takes 114 KiB of memory for as long as it runs, and the pool's lock for
+ * some us a worker, while none is made or ended.
  * 0, -EINVAL, -ENOMEM, -ECHILD, -ESHUTDOWN: destroyed.
  */
 RP_API int rp_pool_metrics(const struct rp_pool *pool, struct rp_metrics *out);

@@ -67,9 +67,9 @@ static inline bool rcu_attached(void)
 
 /*
  * Registers the calling thread as a reader, once; afterwards one thread-local load. 0, also where it cannot be
- * registered now, for want of memory or beside a fork or another registration: then its sections cost more, and the next
- * call tries again; -ENOMEM: the handlers of forks could not be installed, which no thread meets after another one's 0.
- * Any thread; does not block.
+ * registered now, for want of memory or beside a fork or another registration: then its sections cost more, and the
+ * next call tries again; -ENOMEM: the handlers of forks could not be installed, which no thread meets after another
+ * one's 0. Any thread; does not block.
  *
  * The load is of bp's own word, not of a flag beside it: bp clears it in its thread-exit destructor, and destructors
  * of other thread-specific data may come after that one and attach again.
@@ -81,8 +81,8 @@ static inline int rcu_attach(void)
 
 /*
  * Brackets a read-side section. Cheap for a registered thread. Some thread has had a 0 of rcu_attach(). Sections nest;
- * nothing inside may sleep, nor register the thread: a signal handler of a program that uses urcu-bp itself, on a thread
- * that could not be registered, is left.
+ * nothing inside may sleep, nor register the thread: a signal handler of a program that uses urcu-bp itself, on a
+ * thread that could not be registered, is left.
  */
 static inline void rcu_enter(void)
 {

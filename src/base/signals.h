@@ -7,8 +7,8 @@
 #include <signal.h>
 
 /*
- * Blocks for the calling thread, and so for those that it makes, what comes from outside: the user's signals are for the
- * user's threads. What a thread's own instruction raises stays open, so that a crash handler sees ours too. Until
+ * Blocks for the calling thread, and so for those that it makes, what comes from outside: the user's signals are for
+ * the user's threads. What a thread's own instruction raises stays open, so that a crash handler sees ours too. Until
  * signals_restore.
  */
 void signals_block(sigset_t *before);

@@ -35,8 +35,8 @@ struct stack_slab {
 };
 
 /*
- * So that mapping a stack is one system call instead of three: for `n`, at least 1, of this shape. Without address space
- * for them the slab is empty, and each stack is mapped by itself.
+ * So that mapping a stack is one system call instead of three: for `n`, at least 1, of this shape. Without address
+ * space for them the slab is empty, and each stack is mapped by itself.
  */
 void stack_slab_map(struct stack_slab *slab, const struct stack_shape *shape, unsigned n);
 
@@ -44,9 +44,9 @@ void stack_slab_map(struct stack_slab *slab, const struct stack_shape *shape, un
 void stack_slab_unmap(struct stack_slab *slab);
 
 /*
- * Maps a stack. Its owner finds the zeroed bytes above it at stack_above(), aligned to CACHE_APART. They lie in the page
- * that any thread touches first, so what is kept there costs an idle thread next to nothing. It comes out of the slab,
- * which is for such, if that is not NULL and has one left. 0; -ENOMEM: memory or mappings (vm.max_map_count) are
+ * Maps a stack. Its owner finds the zeroed bytes above it at stack_above(), aligned to CACHE_APART. They lie in the
+ * page that any thread touches first, so what is kept there costs an idle thread next to nothing. It comes out of the
+ * slab, which is for such, if that is not NULL and has one left. 0; -ENOMEM: memory or mappings (vm.max_map_count) are
  * exhausted.
  */
 int stack_map(struct stack *stack, const struct stack_shape *shape, struct stack_slab *slab);

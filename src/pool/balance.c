@@ -72,8 +72,8 @@ void balance_around(const struct roster *roster, struct round *round)
 }
 
 /*
- * What waited when it looked tells nothing after a while, as when tasks came in a burst and now come one by one. The next
- * way around begins with the pool after this one, so that it is not always the same that has had more by then.
+ * What waited when it looked tells nothing after a while, as when tasks came in a burst and now come one by one. The
+ * next way around begins with the pool after this one, so that it is not always the same that has had more by then.
  */
 void balance_paced(struct round *round)
 {

@@ -24,8 +24,8 @@
 int cq_reserve(struct rp_cq *cq);
 
 /*
- * Exactly one of these for each reserve. The caller is outside of an RCU section, and touches the queue no more: the last
- * one of a destroyed queue frees it, waiting for a grace period. In a forked child they do nothing.
+ * Exactly one of these for each reserve. The caller is outside of an RCU section, and touches the queue no more: the
+ * last one of a destroyed queue frees it, waiting for a grace period. In a forked child they do nothing.
  */
 void cq_post(struct rp_cq *cq, uint64_t user_data, int result);
 void cq_unreserve(struct rp_cq *cq);

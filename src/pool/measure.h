@@ -64,7 +64,9 @@ void measures_merge(struct measures *into, const struct measures *from);
 /* Adds what is there at the moment. Any thread. */
 void tally_read(const struct tally *tally, struct rp_histogram *out);
 
-/* The time in ns above STAMP_BITS, and below the binary logarithm of for how many tasks it counts. 0: for one, no time. */
+/*
+ * The time in ns above STAMP_BITS, and below the binary logarithm of for how many tasks it counts. 0: for one, no time.
+ */
 #define STAMP_BITS 5
 
 static inline uint64_t stamp_now(uint64_t every)
@@ -81,8 +83,8 @@ void measure_shared_wait(struct measures *measures, uint64_t stamp);
 void measure_shared_run(struct measures *measures, int64_t ns, uint64_t stamp);
 
 /*
- * A worker's row of tasks: it may have one to do from now on; it is at some moment of it, of which the clock is known; it
- * has none at that moment. A new thread forgets what the last one on its stack knew.
+ * A worker's row of tasks: it may have one to do from now on; it is at some moment of it, of which the clock is known;
+ * it has none at that moment. A new thread forgets what the last one on its stack knew.
  */
 void measure_forget(struct measures *measures);
 void measure_row_begins(struct worker *worker);

@@ -299,8 +299,8 @@ static inline struct rp_pool *pool_handle(const struct pool *pool)
 }
 
 /*
- * Enters the pool: 0 and *pool readable until pool_exit, inside an RCU read-side section; or -EINVAL, -ECHILD, -ESHUTDOWN
- * (destroyed), and no section.
+ * Enters the pool: 0 and *pool readable until pool_exit, inside an RCU read-side section; or -EINVAL, -ECHILD,
+ * -ESHUTDOWN (destroyed), and no section.
  */
 static inline int pool_enter(const struct rp_pool *handle, struct pool **pool)
 {

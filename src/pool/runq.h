@@ -197,7 +197,9 @@ int runq_add_class(struct runq *q, unsigned class);
  */
 int runq_claim(struct runq *q, unsigned class, unsigned n, bool newcomer, uint64_t *first);
 
-/* From now on one entry in so many, a power of two, is stamped: a hint. The second: in how many at the moment; 0: none. */
+/*
+ * From now on one entry in so many, a power of two, is stamped: a hint. The second: in how many at the moment; 0: none.
+ */
 void runq_stamp_every(struct runq *q, uint64_t every);
 uint64_t runq_stamped_every(const struct runq *q);
 

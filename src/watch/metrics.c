@@ -140,7 +140,9 @@ static void wanted_fill(const struct wanted *wanted, const struct times *times)
 
 /* --- a pool ------------------------------------------------------------------------------------------------------- */
 
-/* Times are too large for a stack, and belong to the allocator of what they are of, which is held until they are freed. */
+/*
+ * Times are too large for a stack, and belong to the allocator of what they are of, which is held until they are freed.
+ */
 static int pool_look(const struct rp_pool *handle, const struct wanted *wanted)
 {
     struct rp_pool_snapshot counts;

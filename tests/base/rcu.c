@@ -1,6 +1,6 @@
 /*
- * RCU: a wait outlasts the sections that it must, also those of threads that are not registered; and a registration that
- * cannot be had ends nothing.
+ * RCU: a wait outlasts the sections that it must, also those of threads that are not registered; and a registration
+ * that cannot be had ends nothing.
  */
 #include "base/rcu.h"
 
@@ -320,8 +320,8 @@ static void *attach_twice(void *arg)
 }
 
 /*
- * MANY threads ask to be attached while there is no address space, and again when there is, in a section in between. How
- * many were not registered at first.
+ * MANY threads ask to be attached while there is no address space, and again when there is, in a section in between.
+ * How many were not registered at first.
  */
 static int crowd_without_memory(void)
 {

@@ -252,7 +252,7 @@ void model_attr_set_stack(pthread_attr_t *attr, void *base)
     memcpy(attr, &base, sizeof(base));
 }
 
-/* --- signals: there are none ---------------------------------------------------------------------------------------- */
+/* --- signals: there are none -------------------------------------------------------------------------------------- */
 
 void signals_block(sigset_t *before)
 {

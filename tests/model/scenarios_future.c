@@ -259,8 +259,8 @@ static void make_of_class(unsigned i, bool classes)
 }
 
 /*
- * The same beside a worker that helps, cancels, handles that are given up, tasks that discard the oldest, and a release:
- * each meets one fate.
+ * The same beside a worker that helps, cancels, handles that are given up, tasks that discard the oldest, and a
+ * release: each meets one fate.
  */
 static void future_places_harsh(void)
 {

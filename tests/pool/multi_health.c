@@ -244,8 +244,8 @@ static void slow_task(void *arg)
 }
 
 /*
- * Of a stream of short tasks a worker says since when one of them runs, and that goes for some more: also for these, until
- * somebody asks. Whoever takes the first answer finds them all at one, for as long as they take together.
+ * Of a stream of short tasks a worker says since when one of them runs, and that goes for some more: also for these,
+ * until somebody asks. Whoever takes the first answer finds them all at one, for as long as they take together.
  */
 Test(multi_health, slow_tasks_after_short_ones_do_not_hang)
 {

@@ -138,7 +138,9 @@ Test(metrics, a_long_one_among_brief_ones_is_not_missed)
     }
 }
 
-/* Of those of which one stands for many the counts are those of all, nearly: here to a half, whatever the machine does. */
+/*
+ * Of those of which one stands for many the counts are those of all, nearly: here to a half, whatever the machine does.
+ */
 Test(metrics, a_sample_counts_for_all)
 {
     enum { N = 400000 };
