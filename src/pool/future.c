@@ -395,7 +395,8 @@ void future_discard(struct rp_future *future)
 
 int future_submit(struct rp_future *future)
 {
-    struct entry entry = future_entry(future);
+    struct entry entry;
+    future_entry(future, &entry);
 
     store_relaxed(&future->word, FUTURE_QUEUED); /* nobody else sees it until it is submitted */
     int rc = door_submit(future->door, &entry, &future->task, &future->pool);
@@ -422,7 +423,8 @@ void future_guard(struct rp_future *future)
 /* The entry may be taken before we say that it is queued: then nobody asks for that any more. */
 static int submit_late(struct rp_future *future, int overload)
 {
-    struct entry entry = future_entry(future);
+    struct entry entry;
+    future_entry(future, &entry);
     struct rp_task task = future->task;
 
     task.overload = overload;

@@ -244,7 +244,7 @@ bool frame_run(struct pool *pool, struct worker *worker, const struct entry *ent
 {
     struct frame frame;
     struct limit limit;
-    int64_t began = entry_stamped(entry) && pool->measured ? rp_now() : 0;
+    int64_t began = __builtin_expect(entry_stamped(entry), 0) ? rp_now() : 0;
     bool returned;
 
     frame_push(&frame, pool, worker);

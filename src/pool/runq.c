@@ -242,14 +242,14 @@ static bool class_take(struct runq *q, unsigned class, struct taker *taker, stru
     bool shared = class == CLASS_NORMAL && load_relaxed(&ring->shares_used); /* as in runq_take */
     bool none = false;
 
-    if (class == CLASS_NORMAL && share_is_open(taker) && share_take(ring, taker, &none, out))
+    if (class == CLASS_NORMAL && share_is_open(taker) && share_take(ring, taker, &none, out, out))
         return true;
-    return ring && ring_take(ring, shared ? q : NULL, false, taker, out);
+    return ring && ring_take(ring, shared ? q : NULL, false, taker, out, out);
 }
 
 bool runq_take_guarded(struct runq *q, struct taker *taker, bool *owed, struct entry *out)
 {
-    if (!ring_take(runq_normal(q), q, *owed, taker, out))
+    if (!ring_take(runq_normal(q), q, *owed, taker, out, out))
         return false;
     *owed = false;
     return true;

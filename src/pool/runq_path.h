@@ -194,31 +194,43 @@ static inline __attribute__((always_inline)) void ring_publish(struct ring *ring
 
 /* --- take ------------------------------------------------------------------------------------------------------- */
 
-static inline void extras_take(const struct extras *extras, struct entry *out)
+/* The part of an entry that a worker's loop has in registers. */
+static inline void entry_brief(struct entry *brief, const struct entry *whole)
 {
-    out->dropped = extras->dropped;
-    out->label = extras->label;
-    out->deadline = extras->deadline;
-    out->timeout = extras->timeout;
+    brief->fn = whole->fn;
+    brief->arg = whole->arg;
+    brief->cpu = whole->cpu;
+    brief->plain = whole->plain;
+}
+
+/* What is beside the slot of an entry, to be told by its extras or a stamp. */
+static inline void slot_more(const struct ring *ring, uint64_t position, uint32_t plain, struct entry *more)
+{
+    if (entry_has_extras(plain)) {
+        const struct extras *extras = &ring->extras[position & ring->mask];
+        more->dropped = extras->dropped;
+        more->label = extras->label;
+        more->deadline = extras->deadline;
+        more->timeout = extras->timeout;
+    }
+    if (plain & ENTRY_STAMPED)
+        more->stamp = ring->stamps[position & ring->mask];
 }
 
 /*
- * Reads the task of a position that is the caller's, and frees its slot. What only extras tell is not set where there
- * are none (entry_complete), so that a worker's way keeps nothing of it.
+ * Reads the task of a position that is the caller's, and frees its slot. What only extras tell is put into *more, and not
+ * set where there are none (entry_complete). A worker's loop has *more in memory, and *out, which is fn, arg, cpu and
+ * plain then, in registers; for others they are one.
  */
 static inline __attribute__((always_inline)) void slot_empty(struct ring *ring, struct slot *slot, uint64_t position,
-                                                             struct entry *out)
+                                                             struct entry *out, struct entry *more)
 {
     out->fn = slot->fn;
     out->arg = slot->arg;
     out->cpu = slot->cpu;
     out->plain = slot->plain;
-    if (__builtin_expect(out->plain != ENTRY_PLAIN, 0)) {
-        if (entry_has_extras(out->plain))
-            extras_take(&ring->extras[position & ring->mask], out);
-        if (entry_stamped(out))
-            out->stamp = ring->stamps[position & ring->mask];
-    }
+    if (__builtin_expect(out->plain != ENTRY_PLAIN, 0))
+        slot_more(ring, position, out->plain, more);
     store_release(&slot->sequence, (position + ring->mask + 1) & POSITION_MASK); /* [vacate] pairs with slots_free */
 }
 
@@ -240,7 +252,7 @@ void taker_lost(struct taker *taker);
  * With q, whose ring it is, only where share_lags allows that.
  */
 static inline __attribute__((always_inline)) bool ring_take(struct ring *ring, const struct runq *q, bool ends,
-                                                            struct taker *taker, struct entry *out)
+                                                            struct taker *taker, struct entry *out, struct entry *more)
 {
     uint64_t head = load_relaxed(&ring->head); /* validated by the CAS */
 
@@ -263,7 +275,7 @@ static inline __attribute__((always_inline)) bool ring_take(struct ring *ring, c
             }
             if (__builtin_expect(half, 0))
                 ring_passed_half(ring);
-            slot_empty(ring, slot, at, out);
+            slot_empty(ring, slot, at, out, more);
             taker->taken++;
             taker->last = at;
             return true;
@@ -278,7 +290,7 @@ static inline __attribute__((always_inline)) bool ring_take(struct ring *ring, c
  * Takes the next task of the caller's share; if *ends, its last one ends by that. false: what was left has been stolen.
  */
 static inline __attribute__((always_inline)) bool share_take(struct ring *ring, struct taker *taker, bool *ends,
-                                                             struct entry *out)
+                                                             struct entry *out, struct entry *more)
 {
     uint64_t word = taker->word;
 
@@ -290,7 +302,7 @@ static inline __attribute__((always_inline)) bool share_take(struct ring *ring, 
         taker->word = next;
         taker->taken++;
         *ends = false;
-        slot_empty(ring, slot_at(ring, at), at, out);
+        slot_empty(ring, slot_at(ring, at), at, out, more);
         return true;
     }
     taker->word = word;
@@ -303,16 +315,14 @@ bool runq_take_guarded(struct runq *q, struct taker *taker, bool *owed, struct e
 
 /* runq_take, by one who knows whether the ring has shares. */
 static inline __attribute__((always_inline)) bool runq_take_as(struct runq *q, struct taker *taker, bool *owed,
-                                                               struct entry *out, bool shares)
+                                                               struct entry *out, struct entry *more, bool shares)
 {
     if (__builtin_expect(load_relaxed(&q->sides) != 0, 0)) { /* what we miss is met by runq_ready, or wakes a worker */
-        struct entry other; /* a copy, as further down, so that what is handed in need not be in memory */
         if (*owed)
             runq_end(q);
         *owed = false;
-        bool taken = runq_take_by_turn(q, taker, &other);
-        if (taken)
-            *out = other;
+        bool taken = runq_take_by_turn(q, taker, more);
+        entry_brief(out, more);
         return taken;
     }
     struct ring *ring = runq_normal(q);
@@ -323,19 +333,17 @@ static inline __attribute__((always_inline)) bool runq_take_as(struct runq *q, s
             open = share_refill(q, taker, &ends);
             *owed = ends;
         }
-        if (open && share_take(ring, taker, owed, out))
+        if (open && share_take(ring, taker, owed, out, more))
             return true;
         bool shared = load_relaxed(&ring->shares_used); /* where it is late the head has not moved by a share */
         if (__builtin_expect(shared, 0)) {
-            struct entry other;
-            bool ends = *owed, taken = runq_take_guarded(q, taker, &ends, &other);
+            bool ends = *owed, taken = runq_take_guarded(q, taker, &ends, more);
             *owed = ends;
-            if (taken)
-                *out = other;
+            entry_brief(out, more);
             return taken;
         }
     }
-    if (!ring_take(ring, NULL, *owed, taker, out))
+    if (!ring_take(ring, NULL, *owed, taker, out, more))
         return false;
     *owed = false;
     return true;
@@ -349,7 +357,7 @@ static inline __attribute__((always_inline)) bool runq_take_as(struct runq *q, s
  */
 static inline bool runq_take(struct runq *q, struct taker *taker, bool *owed, struct entry *out)
 {
-    return runq_take_as(q, taker, owed, out, runq_normal(q)->shares != NULL);
+    return runq_take_as(q, taker, owed, out, out, runq_normal(q)->shares != NULL);
 }
 
 #endif

@@ -234,7 +234,7 @@ static bool steal(struct ring *ring, struct share *share, struct entry *out)
     uint64_t position = position_before(load_seq(&ring->head), share_next(word) + share_left(word) - 1);
     struct slot *slot = slot_at(ring, position);
     (void)load_acquire(&slot->sequence); /* [publish]: the holder has seen that it is */
-    slot_empty(ring, slot, position, out);
+    slot_empty(ring, slot, position, out, out);
     return true;
 }
 

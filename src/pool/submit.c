@@ -120,10 +120,22 @@ int rp_pool_submit_until(struct rp_pool *pool, void (*fn)(void *arg), void *arg,
     return rc ? rc : submit_plain(pool, fn, arg, RP_OVERLOAD_DEFAULT, deadline);
 }
 
+/* Member by member, as task_entry. */
+static inline void task_how(const struct rp_task *task, struct how *how)
+{
+    how->class = (unsigned)task->priority;
+    how->overload = task->overload;
+    how->deadline = task->deadline;
+    how->ctx = task->ctx;
+    how->nap = false;
+}
+
 struct how submit_how(const struct rp_task *task)
 {
-    return (struct how){
-        .class = (unsigned)task->priority, .overload = task->overload, .deadline = task->deadline, .ctx = task->ctx};
+    struct how how;
+
+    task_how(task, &how);
+    return how;
 }
 
 /* 0, or -EINVAL, -ETIMEDOUT. */
@@ -135,19 +147,17 @@ static inline int task_validate(const struct rp_task *task)
     return submit_deadline(task->deadline);
 }
 
-/* The entry of a task that is right. */
-static inline struct entry task_entry(const struct rp_task *task, int cpu)
+/* The entry of a task that is right. Member by member: what is put together elsewhere and copied costs a stall. */
+static inline void task_entry(const struct rp_task *task, int cpu, struct entry *entry)
 {
-    return (struct entry){
-        .fn = task->fn,
-        .arg = task->arg,
-        .dropped = task->dropped,
-        .label = task->label,
-        .deadline = task->deadline,
-        .timeout = task->timeout,
-        .cpu = cpu,
-        .plain = !task->dropped && !task->label && !task->deadline && !task->timeout,
-    };
+    entry->fn = task->fn;
+    entry->arg = task->arg;
+    entry->dropped = task->dropped;
+    entry->label = task->label;
+    entry->deadline = task->deadline;
+    entry->timeout = task->timeout;
+    entry->cpu = cpu;
+    entry->plain = !task->dropped && !task->label && !task->deadline && !task->timeout;
 }
 
 /* The entry and the manner that a task asks for, or -EINVAL, -ETIMEDOUT. */
@@ -157,8 +167,8 @@ static int task_read(const struct rp_task *task, struct entry *entry, struct how
 
     if (rc)
         return rc;
-    *entry = task_entry(task, cpu_current());
-    *how = submit_how(task);
+    task_entry(task, cpu_current(), entry);
+    task_how(task, how);
     return 0;
 }
 
@@ -214,8 +224,9 @@ static inline unsigned run_length(const struct rp_task *tasks, unsigned n)
 static __attribute__((noinline)) void batch_put_stamped(struct ring *ring, uint64_t position,
                                                         const struct rp_task *task, int cpu, bool last)
 {
-    struct entry entry = task_entry(task, cpu);
+    struct entry entry;
 
+    task_entry(task, cpu, &entry);
     ring_put_stamped(ring, position, &entry, last);
 }
 
@@ -242,7 +253,8 @@ static unsigned batch_in_section(struct pool *pool, const struct rp_task *tasks,
         if (ring_stamps(ring, at)) {
             batch_put_stamped(ring, at, &tasks[i], cpu, i + 1 == claimed);
         } else {
-            struct entry entry = task_entry(&tasks[i], cpu);
+            struct entry entry;
+            task_entry(&tasks[i], cpu, &entry);
             ring_put(ring, at, &entry, i + 1 == claimed);
         }
     }
@@ -319,7 +331,8 @@ static void end_here(struct pool *pool, const struct entry *entry, int reason)
         fates_count(&pool->fates, reason);
         return;
     }
-    entry_measure(&own);
+    if (pool->measured)
+        entry_measure(&own);
     bool returned = frame_run(pool, worker_self(pool), &own, FRAME_CALLER);
     job_finish(pool, entry_job(&own), returned ? JOB_OUTSIDE_RETURNED : JOB_OUTSIDE_PANICKED, false);
 }

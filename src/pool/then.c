@@ -117,7 +117,8 @@ static void run_ready(struct pool *pool, struct rp_future *future, bool guest)
         lost_ready(future);
         return;
     }
-    struct entry entry = future_entry(future);
+    struct entry entry;
+    future_entry(future, &entry);
     int result = -ESHUTDOWN;
     if (!guest)
         add_seq(&pool->guests, 1); /* for an exit of the thread, see frame_exits */
@@ -125,7 +126,8 @@ static void run_ready(struct pool *pool, struct rp_future *future, bool guest)
         add_relaxed(&pool->outside_dropped, 1); /* a counter */
         fates_count(&pool->fates, result);
     } else {
-        entry_measure(&entry);
+        if (pool->measured)
+            entry_measure(&entry);
         result = frame_run(pool, worker_self(pool), &entry, FRAME_CALLER) ? 0 : -EFAULT;
         add_relaxed(result ? &pool->outside_panicked : &pool->outside_completed, 1); /* a counter */
     }

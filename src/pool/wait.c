@@ -103,7 +103,8 @@ bool place_take(struct rp_future *future, struct entry *entry)
 /* It was claimed here, and its entry, if it had one, is accounted for by this run. */
 static void run_claimed(struct pool *pool, struct rp_future *future, bool flight, bool onward)
 {
-    struct entry entry = future_entry(future);
+    struct entry entry;
+    future_entry(future, &entry);
     int reason = load_seq(&pool->dropping) ? -ESHUTDOWN : entry.deadline && rp_now() >= entry.deadline ? -ETIMEDOUT : 0;
 
     if (reason && flight) {
@@ -113,7 +114,8 @@ static void run_claimed(struct pool *pool, struct rp_future *future, bool flight
         add_relaxed(&pool->outside_dropped, 1); /* a counter */
         fates_count(&pool->fates, reason);
     } else {
-        entry_measure(&entry);
+        if (pool->measured)
+            entry_measure(&entry);
         bool returned = frame_run(pool, worker_self(pool), &entry, flight ? FRAME_HELP : FRAME_CALLER);
         int how = flight     ? returned ? JOB_RETURNED : JOB_PANICKED
                   : returned ? JOB_OUTSIDE_RETURNED

@@ -281,15 +281,15 @@ static __attribute__((noinline)) bool worker_run_full(struct worker *worker, str
     return false;
 }
 
-/* true as of entry_run. */
+/* true as of entry_run. What the entry has beside is in *more, which is used up; see slot_empty. */
 static inline __attribute__((always_inline)) bool worker_run(struct worker *worker, struct pool *pool,
-                                                             const struct entry *entry)
+                                                             const struct entry *entry, struct entry *more)
 {
     worker->submitter_cpu = entry->cpu;
     if (__builtin_expect(task_is_clear(pool, entry), 1))
         return entry_run(worker, pool, entry, true, false);
-    struct entry own = *entry; /* so that on the short way it is never in memory */
-    return worker_run_full(worker, &own);
+    entry_brief(more, entry);
+    return worker_run_full(worker, more);
 }
 
 /* The task of the worker's own frame did not return. */
@@ -442,7 +442,7 @@ static __attribute__((noinline)) int worker_steals(struct worker *worker, int64_
         return rc;
     if (searching)
         idle_search_end(pool);
-    *owed = worker_run(worker, pool, &entry);
+    *owed = worker_run(worker, pool, &entry, &entry);
     return 1;
 }
 
@@ -473,7 +473,7 @@ static __attribute__((noinline)) int worker_catches_up(struct worker *worker, bo
     cpu_relax();
     if (!share_lags(&pool->runq, load_seq(&ring->head)) || !share_steal(ring, &entry))
         return -EAGAIN;
-    *owed = worker_run(worker, pool, &entry);
+    *owed = worker_run(worker, pool, &entry, &entry);
     return 1;
 }
 
@@ -583,12 +583,12 @@ static bool worker_wakes(struct worker *worker, bool *searching)
 static inline __attribute__((always_inline)) void worker_loop(struct worker *worker, bool searching, bool shares)
 {
     struct pool *pool = worker->pool;
-    struct entry entry;
+    struct entry entry, more;
     bool owed = false; /* its last task has ended and is not in done */
 
     for (;;) {
         bool ended = owed;
-        bool taken = runq_take_as(&pool->runq, &worker->taker, &owed, &entry, shares);
+        bool taken = runq_take_as(&pool->runq, &worker->taker, &owed, &entry, &more, shares);
         if (ended && !owed) {
             worker->frame.phase = FRAME_IDLE;
             look_after_end(pool);
@@ -598,7 +598,7 @@ static inline __attribute__((always_inline)) void worker_loop(struct worker *wor
                 idle_search_end(pool);
                 searching = false;
             }
-            owed = worker_run(worker, pool, &entry);
+            owed = worker_run(worker, pool, &entry, &more);
             if (!worker_goes_on(worker, pool, &owed, &searching, shares))
                 return;
             continue;
