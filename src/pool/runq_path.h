@@ -218,9 +218,9 @@ static inline void slot_more(const struct ring *ring, uint64_t position, uint32_
 }
 
 /*
- * Reads the task of a position that is the caller's, and frees its slot. What only extras tell is put into *more, and not
- * set where there are none (entry_complete). A worker's loop has *more in memory, and *out, which is fn, arg, cpu and
- * plain then, in registers; for others they are one.
+ * Reads the task of a position that is the caller's, and frees its slot. What only extras tell is put into *more, and
+ * not set where there are none (entry_complete). A worker's loop has *more in memory, and *out, which is fn, arg, cpu
+ * and plain then, in registers; for others they are one.
  */
 static inline __attribute__((always_inline)) void slot_empty(struct ring *ring, struct slot *slot, uint64_t position,
                                                              struct entry *out, struct entry *more)
