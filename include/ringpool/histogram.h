@@ -25,24 +25,10 @@ struct rp_histogram {
 };
 
 /* The bucket of a value below 2^63. */
-static inline unsigned rp_histogram_bucket(uint64_t value)
-{
-    unsigned shift = value >> (RP_HISTOGRAM_BITS + 1) ? (unsigned)(63 - __builtin_clzll(value)) - RP_HISTOGRAM_BITS : 0;
-
-    return (shift << RP_HISTOGRAM_BITS) + (unsigned)(value >> shift);
-}
+RP_API unsigned rp_histogram_bucket(uint64_t value);
 
 /* A negative value, as of a clock that ran backwards, counts as 0. */
-static inline void rp_histogram_add(struct rp_histogram *h, int64_t ns)
-{
-    uint64_t value = ns > 0 ? (uint64_t)ns : 0;
-
-    h->count[rp_histogram_bucket(value)]++;
-    h->total++;
-    h->sum += value;
-    if (value > h->most)
-        h->most = value;
-}
+RP_API void rp_histogram_add(struct rp_histogram *h, int64_t ns);
 
 /* Adds all values of `from`. */
 RP_API void rp_histogram_merge(struct rp_histogram *into, const struct rp_histogram *from);

@@ -28,6 +28,24 @@ double rp_histogram_middle(const struct rp_histogram *h, unsigned bucket)
     return middle < (double)h->most ? middle : (double)h->most;
 }
 
+unsigned rp_histogram_bucket(uint64_t value)
+{
+    unsigned shift = value >> (RP_HISTOGRAM_BITS + 1) ? (unsigned)(63 - __builtin_clzll(value)) - RP_HISTOGRAM_BITS : 0;
+
+    return (shift << RP_HISTOGRAM_BITS) + (unsigned)(value >> shift);
+}
+
+void rp_histogram_add(struct rp_histogram *h, int64_t ns)
+{
+    uint64_t value = ns > 0 ? (uint64_t)ns : 0;
+
+    h->count[rp_histogram_bucket(value)]++;
+    h->total++;
+    h->sum += value;
+    if (value > h->most)
+        h->most = value;
+}
+
 void rp_histogram_merge(struct rp_histogram *into, const struct rp_histogram *from)
 {
     for (unsigned i = 0; i < RP_HISTOGRAM_BUCKETS; i++)
