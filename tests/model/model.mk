@@ -2,7 +2,7 @@
 
 MODEL_DIR := tests/model
 MODEL_BUILD := $(BUILD)/model
-MODEL_POOL := $(sort $(wildcard src/pool/*.c)) $(addprefix src/base/,alloc.c clock.c error.c lock.c log.c)
+MODEL_POOL := $(sort $(wildcard src/pool/*.c)) $(addprefix src/base/,alloc.c clock.c error.c histogram.c lock.c log.c)
 MODEL_OWN := $(sort $(wildcard $(MODEL_DIR)/*.c))
 MODEL_OBJ := $(patsubst %.c,$(MODEL_BUILD)/%.o,$(MODEL_POOL) $(MODEL_OWN))
 MODEL := $(MODEL_BUILD)/model
