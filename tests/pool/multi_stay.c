@@ -82,7 +82,10 @@ Test(multi_stay, with_each_pool_where_tasks_queue)
     cr_assert_gt(staying, 0, "%u bursts were fast", fast);
 }
 
-/* What waited once tells nothing later: one by one they go in turn, but for those before it looks how fast it is. */
+/*
+ * What waited once tells nothing later: one by one they go in turn, but for those before it looks how fast it is, and
+ * those before that, after fast ones, which were too few to make these slow.
+ */
 Test(multi_stay, not_by_a_thread_that_submits_slowly)
 {
     struct gate gate = {0};
@@ -105,7 +108,7 @@ Test(multi_stay, not_by_a_thread_that_submits_slowly)
         while (rp_now() < until)
             ;
     }
-    cr_assert_leq(most, PACED + 1, "%u in a row", most);
+    cr_assert_lt(most, 2 * PACED, "%u in a row", most);
     open_and_end(multi, &gate);
 }
 
