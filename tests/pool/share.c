@@ -377,9 +377,11 @@ Test(share, counts_and_positions_wrap)
  */
 static void learn_steps(struct taker *taker, int64_t each, unsigned step)
 {
+    const struct taker before = *taker;
     int64_t began;
 
     do {
+        *taker = before;
         began = rp_now();
         taker->timed_taken = taker->taken;
         taker->timed_last = taker->last;
