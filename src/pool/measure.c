@@ -148,10 +148,10 @@ void measure_shared_wait(struct measures *measures, uint64_t stamp)
     tally_add_shared(&measures->wait, rp_now() - stamp_time(stamp), stamp_weight(stamp));
 }
 
-void measure_shared_run(struct measures *measures, int64_t ns, uint64_t stamp)
+void measure_shared_run(struct measures *measures, int64_t ns, uint64_t stamp, int64_t now)
 {
     tally_add_shared(&measures->run, ns, stamp_weight(stamp));
-    ewma_add(measures, ns, rp_now());
+    ewma_add(measures, ns, now);
 }
 
 /* --- rates ------------------------------------------------------------------------------------------------------ */

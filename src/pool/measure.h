@@ -23,7 +23,6 @@
 #include <ringpool/histogram.h>
 
 struct pool;
-struct runq;
 struct worker;
 
 /* Legend: o the owner, by plain additions; a anybody, where the set is shared; r read at any time. */
@@ -78,9 +77,9 @@ static inline uint64_t stamp_now(uint64_t every)
 void measure_begin(struct measures *measures, uint64_t stamp);
 void measure_end(struct measures *measures);
 
-/* The same for threads that share a set; `ns` is what the task took. */
+/* The same for threads that share a set; `ns` is what the task took that has ended now. */
 void measure_shared_wait(struct measures *measures, uint64_t stamp);
-void measure_shared_run(struct measures *measures, int64_t ns, uint64_t stamp);
+void measure_shared_run(struct measures *measures, int64_t ns, uint64_t stamp, int64_t now);
 
 /*
  * A worker's row of tasks: it may have one to do from now on; it is at some moment of it, of which the clock is known;

@@ -260,8 +260,10 @@ bool frame_run(struct pool *pool, struct worker *worker, const struct entry *ent
     returned = frame_land(&frame, entry);
     pthread_cleanup_pop(0);
     frame_left(&frame);
-    if (began)
-        measure_shared_run(pool->measured, rp_now() - began, entry->stamp);
+    if (began) {
+        int64_t now = rp_now();
+        measure_shared_run(pool->measured, now - began, entry->stamp, now);
+    }
     if (!returned)
         panic_report(&frame);
     frame_pop(&frame);

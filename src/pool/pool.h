@@ -251,6 +251,16 @@ static inline void fates_count(struct fates *fates, int reason)
     add_relaxed(fate, 1); /* a counter */
 }
 
+/* Each of them is a counter that stands alone. */
+static inline void fates_add(struct fates *sum, const struct fates *one)
+{
+    add_relaxed(&sum->cancelled, load_relaxed(&one->cancelled));
+    add_relaxed(&sum->late, load_relaxed(&one->late));
+    add_relaxed(&sum->discarded, load_relaxed(&one->discarded));
+    add_relaxed(&sum->released, load_relaxed(&one->released));
+    add_relaxed(&sum->overran, load_relaxed(&one->overran));
+}
+
 /*
  * Whom the pool belongs to, if not to the user. Two run at its end, on whatever thread ends it, without a lock:
  * `ended` while the pool, in which nothing happens any more, can still be read; `gone` when its memory was freed and

@@ -18,15 +18,6 @@
 
 /* --- a member ----------------------------------------------------------------------------------------------------- */
 
-static void fates_add(struct fates *sum, const struct fates *one)
-{
-    add_relaxed(&sum->cancelled, load_relaxed(&one->cancelled)); /* counters, of a pool in which nothing happens */
-    add_relaxed(&sum->late, load_relaxed(&one->late));
-    add_relaxed(&sum->discarded, load_relaxed(&one->discarded));
-    add_relaxed(&sum->released, load_relaxed(&one->released));
-    add_relaxed(&sum->overran, load_relaxed(&one->overran));
-}
-
 /* Before a pool that measures is made: where to put what it has measured at its end. */
 static int multi_measure(struct multi *multi)
 {

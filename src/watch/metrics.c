@@ -25,15 +25,6 @@ struct times {
     bool measured;
 };
 
-static void fates_read(struct fates *sum, const struct fates *one)
-{
-    add_relaxed(&sum->cancelled, load_relaxed(&one->cancelled)); /* reports: each figure stands alone */
-    add_relaxed(&sum->late, load_relaxed(&one->late));
-    add_relaxed(&sum->discarded, load_relaxed(&one->discarded));
-    add_relaxed(&sum->released, load_relaxed(&one->released));
-    add_relaxed(&sum->overran, load_relaxed(&one->overran));
-}
-
 static void ewma_read(const struct measures *measures, struct times *times)
 {
     int64_t at = load_relaxed(&measures->ewma_at); /* reports: each figure stands alone */
@@ -73,7 +64,7 @@ static void workers_read_locked(const struct pool *pool, struct times *times)
  */
 static void pool_read(struct pool *pool, struct times *times, struct rp_pool_snapshot *counts)
 {
-    fates_read(&times->fates, &pool->fates);
+    fates_add(&times->fates, &pool->fates);
     pool_snapshot(pool, counts);
     rp_lock_acquire(&pool->lock);
     times->throughput += rate_look(&pool->rate, rp_now(), counts->completed);
@@ -192,7 +183,7 @@ static void multi_read(struct multi *multi, struct times *times)
 
     rp_lock_acquire(&multi->lock);
     const struct roster *roster = load_relaxed(&multi->roster); /* under the lock */
-    fates_read(&times->fates, &multi->fates);
+    fates_add(&times->fates, &multi->fates);
     if (multi->measured) {
         times->measured = true;
         measures_read(multi->measured, times);

@@ -198,7 +198,7 @@ enum { EACH = 20000 };
 static void *add_many(void *arg)
 {
     for (int i = 0; i < EACH; i++) {
-        measure_shared_run(arg, 1000 + i, 0);
+        measure_shared_run(arg, 1000 + i, 0, rp_now());
         measure_shared_wait(arg, stamp_now(4));
     }
     return NULL;
