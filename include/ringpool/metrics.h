@@ -8,11 +8,11 @@
  * While tasks take 8 us or longer, or come one by one, each is measured. Of shorter ones that come in a stream it is
  * one in 2, 4, .. 1024, about one in 8 us of work, and counts for as many; so that counts are those of the tasks to
  * some percent, and percentiles are those of a sample. But a rare one that runs 256 times as long as its neighbours,
- * and 16 us at least, is found by what it holds up, and counts for itself alone. So does, as it cannot be told from
- * one, a time for which the worker was off the CPU between two such tasks, and once the first dozens of them where
- * tasks become longer. What is not measured: how long the submitter was blocked; the parts of a strand's turn; the wait
- * of what does not run from the queue (in its submitter's place, in a waiter's, as a continuation); a task that ended
- * its thread, in another's place.
+ * and 16 us at least, is found by what it holds up, and counts for itself alone, at that time less what its neighbours
+ * usually take. So does, as it cannot be told from one, a time for which the worker was off the CPU between two such
+ * tasks, and once the first dozens of them where tasks become longer. What is not measured: how long the submitter was
+ * blocked; the parts of a strand's turn; the wait of what does not run from the queue (in its submitter's place, in a
+ * waiter's, as a continuation); a task that ended its thread, in another's place.
  *
  * What times cost, on one submitter and one worker: of empty tasks some 3 %, of tasks of 500 ns 4 %.
  */
@@ -28,7 +28,7 @@
 extern "C" {
 #endif
 
-/* ns; all 0 while there is nothing. Percentiles to 1 %, max is exact. */
+/* ns; all 0 while there is nothing. Percentiles to 1 %, max is exact, but for a task that was found as said above. */
 struct rp_latency {
     uint64_t count, sum;
     int64_t mean, p50, p90, p99, p999, max;

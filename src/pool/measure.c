@@ -138,7 +138,8 @@ void measure_end(struct measures *measures)
     int64_t now = rp_now(), ns = now - measures->began;
 
     measures->began = 0;
-    measures->row_timed++;
+    if (!measures->row_timed++ || ns < measures->row_timed_least)
+        measures->row_timed_least = ns;
     measures->row_timed_ns += ns;
     run_add(measures, ns, stamp_weight(measures->stamp), now);
 }
@@ -236,12 +237,22 @@ static void suspect_add(struct measures *measures, int64_t now)
     measures->suspect_ns = 0;
 }
 
+/*
+ * What one of a row's tasks takes, by what is usual and by those that were measured: the shortest of them, and not by a
+ * single one that is long itself, lest one that was held up hide another.
+ */
+static int64_t row_expected(const struct measures *measures)
+{
+    int64_t usual = measures->usual_ns, least = measures->row_timed_least;
+    bool tells = measures->row_timed > 1 || (measures->row_timed == 1 && least < long_ns(usual));
+
+    return tells && least > usual ? least : usual;
+}
+
 /* So many tasks of the row were not measured and took so long. */
 static void others_learn(struct measures *measures, int64_t took, uint64_t others, int64_t now)
 {
-    int64_t usual = measures->usual_ns;
-    int64_t measured = measures->row_timed ? measures->row_timed_ns / (int64_t)measures->row_timed : 0;
-    int64_t expected = measured > usual ? measured : usual;
+    int64_t expected = row_expected(measures);
     int64_t excess = took - (int64_t)others * expected;
 
     if (excess < long_ns(expected)) {

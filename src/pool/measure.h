@@ -40,7 +40,8 @@ struct measures {
     int64_t row_at;          /* o: since when it has done tasks without a pause; 0: it has not */
     uint64_t row_tasks;      /* o: its count of them then */
     uint64_t row_timed;      /* o: so many of those were measured, */
-    int64_t row_timed_ns;    /* o: and took so long */
+    int64_t row_timed_ns;    /* o: and took so long, */
+    int64_t row_timed_least; /* o: the shortest of them so */
     int64_t usual_ns;        /* o: how long one of the others takes; 0: not known */
     int64_t suspect_ns;      /* o: a long task of the row before, if tasks have not become longer; 0: there was none */
 };

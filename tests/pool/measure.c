@@ -8,6 +8,7 @@
 #include "pool/runq_path.h"
 
 #include <criterion/criterion.h>
+#include <time.h>
 
 #define US 1000
 
@@ -98,6 +99,27 @@ Test(measure, what_is_too_long_for_a_row_of_any_tasks_is_told_at_once)
     cr_assert_eq(found()->total, 2, "though the row before was long as well");
     cr_assert(found()->most >= 39900 * US && found()->most <= 40000 * US);
     end();
+}
+
+/* Adversary: a measured task that was off the CPU, among the others of a row one of which is long. */
+Test(measure, one_that_was_held_up_hides_no_other)
+{
+    for (unsigned brief = 0; brief <= 5; brief += 5) {
+        begin();
+        usual_rows();
+        for (unsigned i = 0; i < brief; i++) {
+            measure_begin(worker.measures, 0);
+            measure_end(worker.measures);
+        }
+        measure_begin(worker.measures, 0);
+        nanosleep(&(struct timespec){.tv_nsec = 2000 * US}, NULL);
+        measure_end(worker.measures);
+        cr_assert_eq(found()->total, brief + 1);
+        row(256, 30000 * US + worker.measures->row_timed_ns);
+        cr_assert_eq(found()->total, brief + 2);
+        cr_assert_geq(found()->most, 29000 * US);
+        end();
+    }
 }
 
 /* What others have found says what is usual for who has not seen any. */

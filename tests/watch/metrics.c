@@ -107,6 +107,19 @@ Test(metrics, in_whatever_way_a_task_came_it_is_measured_and_runs_as_it_was_told
 }
 
 /*
+ * How many took so long, or nearly: of one that was found by what it held up, what its neighbours usually take is
+ * deducted, which on a loaded machine may be more than they took.
+ */
+static uint64_t nearly_as_long(const struct rp_histogram *run, uint64_t ns)
+{
+    uint64_t n = 0;
+
+    for (unsigned b = rp_histogram_bucket(ns * 3 / 4); b < RP_HISTOGRAM_BUCKETS; b++)
+        n += run->count[b];
+    return n;
+}
+
+/*
  * Adversary: one task that takes 30 ms among a hundred thousand of some nanoseconds, of which one in hundreds is
  * measured: at any place in the stream, the last one too.
  */
@@ -116,7 +129,7 @@ Test(metrics, a_long_one_among_brief_ones_is_not_missed)
 
     for (int place = 0; place < 4; place++) {
         struct rp_pool *pool = pool_make(1, &(struct rp_pool_options){.metrics = true, .queue_depth = 1024});
-        struct rp_histogram *run = calloc(1, sizeof(*run));
+        static struct rp_histogram run;
 
         for (int i = 0; i < N; i++)
             cr_assert_eq(rp_pool_submit(pool, do_nothing, NULL), 0);
@@ -126,14 +139,11 @@ Test(metrics, a_long_one_among_brief_ones_is_not_missed)
         for (int i = 0; place < 3 && i < N; i++)
             cr_assert_eq(rp_pool_submit(pool, do_nothing, NULL), 0);
         wait_ended(pool, pool_look(pool).submitted);
-        AWAIT(metrics_of(pool).run.max >= LONG * MS); /* it is told when its worker has nothing more to do */
-        cr_assert_eq(rp_pool_histograms(pool, NULL, run), 0);
-        cr_assert_eq(run->most, metrics_of(pool).run.max);
-        uint64_t more = 0;
-        for (unsigned b = rp_histogram_bucket((uint64_t)LONG * MS * 99 / 100); b < RP_HISTOGRAM_BUCKETS; b++)
-            more += run->count[b];
-        cr_assert(more >= 1, "place %d", place);
-        free(run);
+        AWAIT(metrics_of(pool).run.max >= LONG * MS * 3 / 4); /* it is told when its worker has nothing more to do */
+        run = (struct rp_histogram){0};
+        cr_assert_eq(rp_pool_histograms(pool, NULL, &run), 0);
+        cr_assert_eq(run.most, metrics_of(pool).run.max);
+        cr_assert_geq(nearly_as_long(&run, LONG * MS), 1, "place %d", place);
         pool_end(pool);
     }
 }
@@ -187,8 +197,7 @@ Test(metrics, a_panic_and_a_task_in_its_submitters_place_are_measured)
 Test(metrics, nor_is_the_first_on_a_new_worker)
 {
     enum { N = 12 };
-    struct rp_histogram *run = calloc(1, sizeof(*run));
-    uint64_t many = 0;
+    static struct rp_histogram run;
 
     for (int round = 0; round < N; round++) {
         struct rp_pool *pool = pool_make(2, &(struct rp_pool_options){.metrics = true, .queue_depth = 1024});
@@ -197,13 +206,10 @@ Test(metrics, nor_is_the_first_on_a_new_worker)
         cr_assert_eq(rp_pool_submit(pool, sleep_for, span(5 * MS)), 0);
         cr_assert_eq(rp_pool_tune(pool, 1), 0); /* one of both leaves after its task */
         cr_assert_eq(rp_pool_release_until(pool, rp_after(PATIENCE), NULL), 0);
-        cr_assert_eq(rp_pool_histograms(pool, NULL, run), 0);
+        cr_assert_eq(rp_pool_histograms(pool, NULL, &run), 0);
         cr_assert_eq(rp_pool_destroy(pool), 0);
     }
-    for (unsigned b = rp_histogram_bucket(5 * MS * 99 / 100); b < RP_HISTOGRAM_BUCKETS; b++)
-        many += run->count[b];
-    cr_assert_geq(many, N);
-    free(run);
+    cr_assert_geq(nearly_as_long(&run, 5 * MS), N);
 }
 
 /* --- what stays --------------------------------------------------------------------------------------------------- */
