@@ -6,8 +6,12 @@ to compare with, counts as not measured; one whose row ringpool failed in does n
 
 Where both sides took part in the same rounds, it is the median of the rounds' ratios that decides: the machine's pace
 changes from one minute to the next, and in a round both sides run within seconds.
+
+A bar is settled when the rounds agree on which side of it the ratio is: so many of them that with a fair coin they would
+in at most one of sixteen cases (a sign test; of five rounds, all). The driver takes more rounds of those that are not.
 """
 from collections import namedtuple
+from math import comb
 from statistics import median
 
 from measure import ABSENT
@@ -16,11 +20,14 @@ from rows import FLOOR_SHAPE, SHAPES
 # bar: of which group; claim; holds: True, False or None (not measured); ours, other: "48.1 (46.0..49.9) M/s", the other
 # side with its name; ratio: ours to the other (see above), or None; why: of None; goal: a wish, which decides nothing;
 # floor: what the machine asks of any pool in that row, measured in the same run, or ""; barred: that does not reach the
-# bar either.
-Verdict = namedtuple("Verdict", "bar claim holds ours other ratio why goal floor barred")
+# bar either. row, programs: where, and between whom, it is decided; rounds: how many; settled: see above.
+Verdict = namedtuple("Verdict", "bar claim holds ours other ratio why goal floor barred row programs rounds settled")
+
+CHANCE = 1 / 16
 
 INLINE = {"tbb", "openmp"}
 FLOOR = "floor-"  # peers/floor.c: no pool, but what any pool of threads is made of
+IN_ORDER = "floor-ring"  # of these the one whose tasks start in the order in which they came
 # M tasks/s of ants v2 on a queueless shape, measured once on two cores; its design, written anew, is the peer go-lifo.
 ANTS = {"1/2": 2.1, "4/2": 1.9, "1/1000": 2.7, "4/1000": 4.0}
 BURNING = 1.5  # cores in use while the submitter, who spins, uses one
@@ -77,14 +84,23 @@ class Side:
         self.row, self.rounds = rounds
 
 
-def ratio_of(ours, other):
-    """Of two sides that have figures."""
-    pairs = list(zip(ours.rounds, other.rounds))
-    if ours.row == other.row and len(pairs) == len(ours.rounds) == len(other.rounds) and pairs and \
-            all(theirs for _, theirs in pairs):
-        return median(a / b for a, b in pairs)
-    a, b = ours.figure[0], other.figure[0]
+def quotient(a, b):
     return a / b if b else float("inf") if a else 1.0
+
+
+def ratios_of(ours, other):
+    """Of two sides that have figures: of each round, where they ran in the same ones; else of ours to the other's
+    median."""
+    if ours.row == other.row and ours.rounds and len(ours.rounds) == len(other.rounds):
+        return [quotient(a, b) for a, b in zip(ours.rounds, other.rounds)]
+    return [quotient(a, other.figure[0]) for a in ours.rounds or ours.figure[:1]]
+
+
+def is_settled(ratios, factor, more):
+    n = len(ratios)
+    above = sum(ratio >= factor if more else ratio > factor for ratio in ratios)
+    few = min(above, n - above)
+    return 2 * sum(comb(n, i) for i in range(few + 1)) <= CHANCE * 2 ** n
 
 
 class Judge:
@@ -97,13 +113,13 @@ class Judge:
     def taken(self, row, program, figure):
         return row, [figures[figure] for figures in self.rounds.get(row, {}).get(program, ()) if figure in figures]
 
-    def side(self, row, figure, program="ringpool", floor_of=None):
-        """floor_of: the row that has the floor, if it is another one."""
+    def side(self, row, figure, program="ringpool", floor_of=None, floor=FLOOR):
+        """floor_of: the row that has the floor, if it is another one; floor: how its name begins."""
         found = self.tables.get(row, {}).get(program, {}).get(figure)
         why = self.failures.get(row, {}).get(program)
         if found and not why:
             floors = [other[figure] for name, other in self.tables.get(floor_of or row, {}).items()
-                      if name.startswith(FLOOR) and figure in other]
+                      if name.startswith(floor) and figure in other]
             return Side(found, name=program, floors=floors, rounds=self.taken(row, program, figure))
         if why:
             return Side(why=f"{program}: {why}", failed=program.startswith("ringpool") and why != ABSENT)
@@ -121,24 +137,27 @@ class Judge:
         """ours against factor x other's, both Sides; limit: what the other is, if it is no figure but a number."""
         lacking = ours if ours.figure is None else other if other.figure is None else None
         if lacking:
-            verdict = Verdict(bar, claim, False if lacking.failed else None, "", "", None, lacking.why, goal, "", False)
+            verdict = Verdict(bar, claim, False if lacking.failed else None, "", "", None, lacking.why, goal, "", False,
+                              ours.row, (), 0, True)
         else:
             a, b = ours.figure[0], other.figure[0]
-            ratio = ratio_of(ours, other)
+            ratios = ratios_of(ours, other)
+            ratio = median(ratios)
             holds = ratio >= factor if more else ratio <= factor
             reaches = (lambda one: one >= factor * b) if more else (lambda one: one <= factor * b)
             floor = (max if more else min)(ours.floors, default=None)
             theirs = f"{shown(other.figure, unit)} by {other.name}" if other.name else f"the bar of {limit}"
             barred = bool(floor) and not holds and not reaches(floor[0]) and not beyond(a, floor[0], more)
             verdict = Verdict(bar, claim, holds, shown(ours.figure, unit), theirs, ratio, "", goal,
-                              shown(floor, unit) if floor else "", barred)
+                              shown(floor, unit) if floor else "", barred, ours.row, (ours.name, other.name), len(ratios),
+                              is_settled(ratios, factor, more))
         self.verdicts.append(verdict)
 
-    def limit(self, bar, row, figure, limit, more=False, unit="", program="ringpool", goal=False):
+    def limit(self, bar, row, figure, limit, more=False, unit="", program="ringpool", goal=False, floor=FLOOR):
         claim = f"{row}, {program}: {figure}" if program != "ringpool" else f"{row}: {figure}"
         scale = 1e-6 if unit == "M/s" else 1
         text = f"{short(limit * scale)} {unit}".rstrip()
-        self.against(bar, f"{claim} {'>=' if more else '<='} {text}", self.side(row, figure, program),
+        self.against(bar, f"{claim} {'>=' if more else '<='} {text}", self.side(row, figure, program, floor=floor),
                      Side((limit, limit, limit)), 1.0, more, unit, goal, text)
 
     def against_best(self, bar, row, figure, factor, more=True, unit=""):
@@ -168,9 +187,9 @@ def judge_throughput(it):
                    it.side(row, "tasks_per_s", floor_of=f"batch {FLOOR_SHAPE}"),
                    it.side(row, "tasks_per_s", "ringpool-single"), 1.3, True, "M/s")
     it.against_best("CPU per task", "throughput 1/1", "cpu_ns_per_task", 1.0, more=False, unit="ns")
-    for program in ("ringpool", "ringpool-unordered"):
-        it.limit("work", "work 500 ns", "efficiency", 0.90, more=True, program=program)
-        it.limit("work", "work 5000 ns", "efficiency", 0.95, more=True, program=program)
+    for program, floor in (("ringpool", IN_ORDER), ("ringpool-unordered", FLOOR)):
+        it.limit("work", "work 500 ns", "efficiency", 0.90, more=True, program=program, floor=floor)
+        it.limit("work", "work 5000 ns", "efficiency", 0.95, more=True, program=program, floor=floor)
 
 
 def judge_latency(it):
@@ -261,7 +280,8 @@ def show(verdicts, some=False):
         text = f"{verdict.ratio:.3g} x: {verdict.ours} to {verdict.other}" if verdict.ratio is not None else verdict.why
         goal = " (a goal, no bar)" if verdict.goal else ""
         floor = f"; the machine's floor: {verdict.floor}" if verdict.floor and not verdict.holds else ""
-        print(f"{word(verdict):<13} {verdict.bar}: {verdict.claim}{goal}: {text}{floor}")
+        rounds = f"; {verdict.rounds} rounds, not settled" if verdict.rounds > 1 and not verdict.settled else ""
+        print(f"{word(verdict):<13} {verdict.bar}: {verdict.claim}{goal}: {text}{floor}{rounds}")
     counted = [verdict.holds for verdict in verdicts if not verdict.goal]
     barred = sum(verdict.barred for verdict in verdicts if not verdict.goal)
     print(f"\n{counted.count(True)} bars hold, {counted.count(False)} do not, {barred} of them where what the machine asks of "

@@ -9,7 +9,8 @@ else marked, and the table says how many were. Where a row's number of tasks is 
 takes it about the time asked for.
 
 --check says for each bar (bars.py) whether it holds. It runs the rows that bars speak of with the peers they name, and
-a peer that is more than three times worse than the best in the first round sits out the others.
+a peer that is more than three times worse than the best in the first round sits out the others. A row with a bar that is
+not settled by then goes on for as many rounds as --settle allows, with the programs alone that its bars compare.
 
 Prints a table for each row, and writes the runs as JSON and the page (report.py) beside it, after every row: what was
 measured is kept when it is interrupted. --merge makes one report of several such files.
@@ -29,6 +30,7 @@ import report  # noqa: E402
 from rows import rows  # noqa: E402
 
 FAR_BEHIND = 3
+SETTLE = 30  # rounds
 TASKS_MOST = 20_000_000
 TASKS_LEAST = 2000
 WARMING = ("java",)  # programs that run before they measure: a first try may as well be a long one
@@ -91,17 +93,35 @@ def sit_out(row, programs):
                 program.out = "sat out"
 
 
-def run_row(row, commands, options):
-    """-> {program: [run, ...]}"""
+def run_round(programs, number, options):
+    for turn in range(len(programs)):
+        program = programs[(turn + number) % len(programs)]
+        if not program.out:
+            program.take_turn(options, number == 0)
+
+
+def disputants(verdicts, row):
+    """The programs that the bars of a row compare, if one of these is not settled."""
+    spoken = [verdict for verdict in verdicts if verdict.row == row and not verdict.goal]
+    if all(verdict.settled for verdict in spoken):
+        return set()
+    return {name for verdict in spoken for name in verdict.programs}
+
+
+def run_row(row, commands, options, judge):
+    """-> {program: [run, ...]}, of which `judge` makes the verdicts."""
     programs = [Program(name, command, row) for name, command in commands.items()]
+    runs = {program.name: program.runs for program in programs}
     for number in range(options.rounds):
-        for turn in range(len(programs)):
-            program = programs[(turn + number) % len(programs)]
-            if not program.out:
-                program.take_turn(options, number == 0)
+        run_round(programs, number, options)
         if options.check and number == 0:
             sit_out(row, programs)
-    return {program.name: program.runs for program in programs}
+    for number in range(options.rounds, options.settle):
+        wanted = disputants(judge(runs), row.name)
+        if not wanted:
+            break
+        run_round([p for p in programs if p.name in wanted or p.name.startswith(bars.FLOOR)], number, options)
+    return runs
 
 
 def summary(runs):
@@ -128,6 +148,8 @@ def notes(name, runs, row, names):
         out += f"  (no rival: {why})"
     if len(runs) < row["rounds"] and not failure(runs):
         out += "  (far behind: sat out after round 1)"
+    if len(runs) > row["rounds"]:
+        out += f"  ({len(runs)} rounds)"
     noisy = sum(measure.is_noisy(run) for run in runs)
     if noisy:
         out += f"  [{noisy} of {len(runs)} runs noisy]"
@@ -167,6 +189,10 @@ class Results:
     def add(self, row):
         """A row that is there already is replaced."""
         self.rows = [other for other in self.rows if other["row"] != row["row"]] + [row]
+
+    def with_runs(self, row, runs):
+        """These results and those of one more row."""
+        return Results(self.machine, self.skipped, self.rows + [{"row": row.name, "runs": runs}])
 
     def tables(self):
         return {row["row"]: {name: summary(runs) for name, runs in row["runs"].items()} for row in self.rows}
@@ -262,6 +288,8 @@ def options_of(argv):
                         help="only these: their beginnings, or patterns; --list shows them (repeatable)")
     parser.add_argument("--peers", metavar="PEER,...", help="only these; 'none': ours alone")
     parser.add_argument("--rounds", type=int, help="default 5")
+    parser.add_argument("--settle", type=int, metavar="ROUNDS", help="with --check: as many for a row with a bar that is "
+                        "not settled; default 30, or --rounds if that is given")
     parser.add_argument("--seconds", type=float, help="how long a throughput run takes; default 0.5, --check 0.25")
     parser.add_argument("--limit", type=float, default=20, help="end a run after so many seconds; default 20")
     parser.add_argument("--repeat", type=int, help="how often a noisy run is repeated; default 2")
@@ -272,11 +300,15 @@ def options_of(argv):
     parser.add_argument("--list", action="store_true", help="list the rows")
     options = parser.parse_args(argv)
     short = options.quick or options.check
+    if options.settle is not None and not options.check:
+        parser.error("--settle goes with --check")
+    if options.settle is None:
+        options.settle = SETTLE if options.check and options.rounds is None else 0
     options.rounds = options.rounds if options.rounds is not None else 3 if options.quick else 5
     options.seconds = options.seconds if options.seconds is not None else 0.15 if options.quick else 0.25 if short else 0.5
     options.repeat = options.repeat if options.repeat is not None else 0 if options.quick else 2
     options.out = options.out or os.path.join(options.build, "bench", "results.json")
-    for name, least in (("rounds", 1), ("seconds", 0.001), ("limit", 0.001), ("repeat", 0)):
+    for name, least in (("rounds", 1), ("seconds", 0.001), ("limit", 0.001), ("repeat", 0), ("settle", 0)):
         if not getattr(options, name) >= least:
             parser.error(f"--{name} must be {least:g} or more")
     return options
@@ -328,7 +360,8 @@ def run_all(todo, found, options):
     try:
         for row in todo:
             load, date = os.getloadavg()[0], time.strftime("%Y-%m-%d %H:%M:%S %z")
-            runs = run_row(row, programs(row, found, options), options)
+            runs = run_row(row, programs(row, found, options), options,
+                           lambda runs, row=row: results.with_runs(row, runs).verdicts())
             results.add({"row": row.name, "args": row.keys(options.check), "figure": row.figure, "unit": row.unit,
                          "scale": row.scale, "more_is_better": row.more, "rounds": options.rounds, "load": load,
                          "date": date, "runs": runs})

@@ -132,6 +132,18 @@ class Bench(unittest.TestCase):
             self.assertRegex(done.stdout, rf"{word} +wake: wake 50 us: p99_us <= 60 us.*; the machine's floor: {floor}")
             self.assertIn(f"{int(floor == 65)} of them where what the machine asks", done.stdout)
 
+    def test_a_row_whose_rounds_do_not_agree_goes_on(self):
+        figures = """echo "{\\"figures\\": {\\"submit_p50_ns\\": $p50, \\"submit_p99_ns\\": 100}}" """
+        turns = f"[ $(($(wc -l <{self.log}) % 3)) = 0 ] && p50=40 || p50=30; "
+        for body, rounds, settled in (("p50=30; " + figures, 5, True), (turns + figures, 12, False)):
+            self.program("ringpool", os.path.join(self.build, "ringpool"), body)
+            done = self.run_it("--check", "--rows", "submit busy", "--rounds", "5", "--settle", "12")
+            self.assertEqual(done.returncode, 0)
+            self.assertEqual(len(self.ran()), rounds)
+            os.remove(self.log)
+            self.assertEqual("; 12 rounds, not settled" in done.stdout, not settled)
+            self.assertEqual("(12 rounds)" in done.stdout, not settled)
+
     def test_a_row_that_ringpool_fails_in_is_a_bar_that_does_not_hold(self):
         self.program("ringpool", os.path.join(self.build, "ringpool"), "echo lost a task >&2; exit 1")
         done = self.run_it("--check", "--rows", "roundtrip 200 us", "--rounds", "1")
@@ -221,6 +233,31 @@ class Bars(unittest.TestCase):
         self.assertEqual((find(bars.judge(tables, {})).ratio, find(bars.judge(tables, {}, taken)).ratio), (1.34, 1.35))
         taken["batch 1/1"]["ringpool-single"].append({"tasks_per_s": 1})  # not of the same rounds
         self.assertEqual(find(bars.judge(tables, {}, taken)).ratio, 1.34)
+
+    def test_a_bar_is_settled_when_hardly_any_round_contradicts(self):
+        for above, below, settled in ((5, 0, True), (0, 5, True), (4, 0, False), (4, 1, False), (8, 1, True),
+                                      (7, 2, False), (21, 9, True), (15, 15, False)):
+            self.assertEqual(bars.is_settled([1.1] * above + [0.9] * below, 1.0, True), settled, (above, below))
+            self.assertEqual(bars.is_settled([0.9] * above + [1.1] * below, 1.0, False), settled, (above, below))
+
+    def test_who_goes_on_is_who_the_bars_compare(self):
+        taken = {"throughput 1/1": {"ringpool": [100] * 4 + [50], "ringpool-epoll": [100] * 5, "go": [20] * 5,
+                                    "asio": [10] * 5, "floor-ring": [90] * 5}}
+        rounds = {row: {name: [{"tasks_per_s": value * 1e6} for value in values] for name, values in programs.items()}
+                  for row, programs in taken.items()}
+        tables = {row: {name: {"tasks_per_s": (sorted(values)[2] * 1e6, min(values) * 1e6, max(values) * 1e6)}
+                        for name, values in programs.items()} for row, programs in taken.items()}
+        self.assertEqual(driver.disputants(bars.judge(tables, {}, rounds), "throughput 1/1"), set())
+        rounds["throughput 1/1"]["ringpool"][0] = {"tasks_per_s": 200e6}
+        self.assertEqual(driver.disputants(bars.judge(tables, {}, rounds), "throughput 1/1"),
+                         {"ringpool", "ringpool-epoll", "go"})
+        self.assertEqual(driver.disputants(bars.judge(tables, {}, rounds), "throughput 1/2"), set())
+
+    def test_tasks_in_order_are_held_against_a_floor_in_order(self):
+        row = {"ringpool": 0.87, "ringpool-unordered": 0.87, "floor-ring": 0.88, "floor-shares": 0.98}
+        tables = {"work 500 ns": {name: {"efficiency": (value,) * 3} for name, value in row.items()}}
+        self.assertTrue(self.verdict(tables, "work 500 ns: efficiency >= 0.9").barred)
+        self.assertFalse(self.verdict(tables, "work 500 ns, ringpool-unordered").barred)
 
     def test_each_row_of_the_bars_is_spoken_of(self):
         said = {verdict.bar for verdict in bars.judge({}, {})}
