@@ -7,8 +7,9 @@ to compare with, counts as not measured; one whose row ringpool failed in does n
 Where both sides took part in the same rounds, it is the median of the rounds' ratios that decides: the machine's pace
 changes from one minute to the next, and in a round both sides run within seconds.
 
-A bar is settled when the rounds agree on which side of it the ratio is: so many of them that with a fair coin they would
-in at most one of sixteen cases (a sign test; of five rounds, all). The driver takes more rounds of those that are not.
+A bar is settled when the rounds agree on which side of it the ratio is: so many of them that with a fair coin they
+would in at most one of sixteen cases (a sign test; of five rounds, all). The driver takes more rounds of those that are
+not.
 """
 from collections import namedtuple
 from math import comb
@@ -149,8 +150,8 @@ class Judge:
             theirs = f"{shown(other.figure, unit)} by {other.name}" if other.name else f"the bar of {limit}"
             barred = bool(floor) and not holds and not reaches(floor[0]) and not beyond(a, floor[0], more)
             verdict = Verdict(bar, claim, holds, shown(ours.figure, unit), theirs, ratio, "", goal,
-                              shown(floor, unit) if floor else "", barred, ours.row, (ours.name, other.name), len(ratios),
-                              is_settled(ratios, factor, more))
+                              shown(floor, unit) if floor else "", barred, ours.row, (ours.name, other.name),
+                              len(ratios), is_settled(ratios, factor, more))
         self.verdicts.append(verdict)
 
     def limit(self, bar, row, figure, limit, more=False, unit="", program="ringpool", goal=False, floor=FLOOR):

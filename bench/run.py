@@ -9,8 +9,8 @@ else marked, and the table says how many were. Where a row's number of tasks is 
 takes it about the time asked for.
 
 --check says for each bar (bars.py) whether it holds. It runs the rows that bars speak of with the peers they name, and
-a peer that is more than three times worse than the best in the first round sits out the others. A row with a bar that is
-not settled by then goes on for as many rounds as --settle allows, with the programs alone that its bars compare.
+a peer that is more than three times worse than the best in the first round sits out the others. A row with a bar that
+is not settled by then goes on for as many rounds as --settle allows, with the programs alone that its bars compare.
 
 Prints a table for each row, and writes the runs as JSON and the page (report.py) beside it, after every row: what was
 measured is kept when it is interrupted. --merge makes one report of several such files.
@@ -288,8 +288,8 @@ def options_of(argv):
                         help="only these: their beginnings, or patterns; --list shows them (repeatable)")
     parser.add_argument("--peers", metavar="PEER,...", help="only these; 'none': ours alone")
     parser.add_argument("--rounds", type=int, help="default 5")
-    parser.add_argument("--settle", type=int, metavar="ROUNDS", help="with --check: as many for a row with a bar that is "
-                        "not settled; default 30, or --rounds if that is given")
+    parser.add_argument("--settle", type=int, metavar="ROUNDS", help="with --check: as many for a row with a bar that "
+                        f"is not settled; default {SETTLE}, or --rounds if that is given")
     parser.add_argument("--seconds", type=float, help="how long a throughput run takes; default 0.5, --check 0.25")
     parser.add_argument("--limit", type=float, default=20, help="end a run after so many seconds; default 20")
     parser.add_argument("--repeat", type=int, help="how often a noisy run is repeated; default 2")

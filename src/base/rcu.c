@@ -15,6 +15,7 @@
 #include <pthread.h>
 #include <ringpool/base.h>
 #include <ringpool/lock.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -30,9 +31,11 @@ enum {
     CHUNK_PAGE = 4096,      /* mappings start at such */
     KEYS_IN_THREAD = 32,    /* PTHREAD_KEY_2NDLEVEL_SIZE of glibc's internal headers */
     THREADS_UNKNOWN = 4096, /* taken for the number of threads where /proc is not mounted */
+    ATTACH_TURNS = 64,      /* of the CPU, for another registration; measured, see bench/RESULTS.md */
 };
 
 static struct rp_lock attach_lock; /* held over trial and registration, and over a fork */
+static _Atomic bool forking;       /* it is held over a fork */
 static bool
     key_in_thread; /* under attach_lock: glibc keeps bp's thread-specific value in the thread's own descriptor */
 
@@ -225,15 +228,27 @@ static void await_ending(void)
 }
 
 /*
- * Not in a section: it would end as another kind than it began. Nor does it wait: a fork holds the lock while it runs
- * handlers of the user's, which may wait for a task of ours.
+ * Some turns are waited for another registration: of a thousand threads that begin together one is soon preempted in
+ * its own, and if the others went on unregistered meanwhile, they would leave it no CPU for as long as they have work.
+ * None for a fork, which holds the lock while it runs handlers of the user's: these may wait for a task of ours.
  */
+static bool attach_begin(void)
+{
+    for (int turns = 0; !rp_lock_try(&attach_lock); turns++) {
+        if (turns == ATTACH_TURNS || load_relaxed(&forking)) /* a hint */
+            return false;
+        sched_yield();
+    }
+    return true;
+}
+
+/* Not in a section: it would end as another kind than it began. */
 int rcu_attach_slow(void)
 {
     int saved = errno;
     int rc = fork_install();
 
-    if (rc == 0 && !phases_inside() && rp_lock_try(&attach_lock)) {
+    if (rc == 0 && !phases_inside() && attach_begin()) {
         if ((slots_free || arena_may_grow()) && value_may_be_set()) {
             urcu_bp_register_thread();
             learn_slot();
@@ -262,6 +277,7 @@ void rcu_wait(void)
 void rcu_fork_prepare(void)
 {
     rp_lock_acquire(&attach_lock);
+    store_relaxed(&forking, true); /* a hint, as below */
     await_ending();
     phases_fork_prepare();
     urcu_bp_before_fork();
@@ -271,6 +287,7 @@ void rcu_fork_parent(void)
 {
     urcu_bp_after_fork_parent();
     phases_fork_parent();
+    store_relaxed(&forking, false);
     rp_lock_release(&attach_lock);
 }
 
@@ -279,5 +296,6 @@ void rcu_fork_child(void)
     urcu_bp_after_fork_child();
     phases_fork_child();
     store_seq(&ending, my_ending != NOT_ENDING); /* of the others there is none */
+    store_relaxed(&forking, false);
     rp_lock_release(&attach_lock);
 }

@@ -15,6 +15,13 @@
 #include <unistd.h>
 #include <urcu/urcu-bp.h>
 
+/* ThreadSanitizer maps memory of its own at every step, which a limit would forbid it, and takes long for all else. */
+#ifdef RCU_TSAN
+#define BUT_FOR_TSAN .disabled = true
+#else
+#define BUT_FOR_TSAN .disabled = false
+#endif
+
 /* A reader that stays in its section until the waiter is under way. */
 static _Atomic bool inside, waiter_started, leaving;
 static _Atomic int failures;
@@ -242,6 +249,43 @@ Test(rcu, a_handler_of_a_fork_may_wait_for_a_thread_that_calls_for_the_first_tim
     cr_assert_eq(load_seq(&failures), 0);
 }
 
+/*
+ * Adversary: threads that begin together, so that many meet another's registration. With one try alone one in ten is
+ * left out; a few may be, as the machine may be full of others.
+ */
+enum { CROWD = 400 };
+static pthread_barrier_t crowd;
+static _Atomic int registered_at_once;
+
+static void *join_crowd(void *arg)
+{
+    (void)arg;
+    pthread_barrier_wait(&crowd);
+    if (rcu_attach()) {
+        add_seq(&failures, 1);
+    }
+    add_seq(&registered_at_once, rcu_attached());
+    pthread_barrier_wait(&crowd); /* until then each keeps its place */
+    return NULL;
+}
+
+Test(rcu, threads_that_begin_together_are_registered, BUT_FOR_TSAN)
+{
+    pthread_t threads[CROWD];
+
+    urcu_bp_register_thread(); /* as a stranger, so that each registration has to try for memory, which takes longer */
+    cr_assert_eq(pthread_barrier_init(&crowd, NULL, CROWD), 0);
+    for (int i = 0; i < CROWD; i++) {
+        cr_assert_eq(pthread_create(&threads[i], NULL, join_crowd, NULL), 0);
+    }
+    for (int i = 0; i < CROWD; i++) {
+        cr_assert_eq(pthread_join(threads[i], NULL), 0);
+    }
+    pthread_barrier_destroy(&crowd);
+    cr_assert_eq(load_seq(&failures), 0);
+    cr_assert_geq(load_seq(&registered_at_once), CROWD - CROWD / 20, "%d", load_seq(&registered_at_once));
+}
+
 /* Adversary: a writer that frees what it replaced. A stale read shows as a poisoned value (and to ASan as a use after
  * free). What holds: the reader's section spans load and use, and rcu_wait stands between unlink and free. */
 struct boxed {
@@ -355,12 +399,6 @@ static int crowd_without_memory(void)
     return load_seq(&unregistered);
 }
 
-/* ThreadSanitizer maps memory of its own at every step, which the limit would forbid it. */
-#ifdef RCU_TSAN
-#define BUT_FOR_TSAN .disabled = true
-#else
-#define BUT_FOR_TSAN .disabled = false
-#endif
 Test(rcu, without_address_space_a_thread_reads_unregistered_until_there_is_some, BUT_FOR_TSAN)
 {
     cr_assert_eq(rcu_attach(), 0); /* so that the arena exists, and is full after seven more */
