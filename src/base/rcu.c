@@ -230,13 +230,17 @@ static void await_ending(void)
 /*
  * Some turns are waited for another registration: of a thousand threads that begin together one is soon preempted in
  * its own, and if the others went on unregistered meanwhile, they would leave it no CPU for as long as they have work.
- * None for a fork, which holds the lock while it runs handlers of the user's: these may wait for a task of ours.
+ * A thread waits so often once, as who has a higher priority than the other gives it no turn by that. None for a fork,
+ * which holds the lock while it runs handlers of the user's: these may wait for a task of ours.
  */
 static bool attach_begin(void)
 {
-    for (int turns = 0; !rp_lock_try(&attach_lock); turns++) {
-        if (turns == ATTACH_TURNS || load_relaxed(&forking)) /* a hint */
+    static _Thread_local int turns = ATTACH_TURNS;
+
+    while (!rp_lock_try(&attach_lock)) {
+        if (turns == 0 || load_relaxed(&forking)) /* a hint */
             return false;
+        turns--;
         sched_yield();
     }
     return true;
