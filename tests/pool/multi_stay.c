@@ -9,8 +9,8 @@
 #define POOLS 4
 #define STAY_MOST 128
 #define BURST 64
-#define PACED 32     /* it looks how fast it submits after so many */
-#define FAST_NS 8000 /* for a burst: then any part of it was fast enough to stay */
+#define PACED 32      /* it looks how fast it submits after so many */
+#define FAST_NS 16000 /* for a burst and what comes before it: then any PACED of it were fast enough to stay */
 
 /* Pools whose only worker is held, with so many tasks waiting in each. */
 static struct rp_multi *multi_deep(struct gate *gate, unsigned waiting)
@@ -32,15 +32,19 @@ static void look(struct rp_multi *multi, unsigned seen[POOLS])
         seen[i] = given(multi, i);
 }
 
-/* Submits a burst: how many pools got something. *fast: it took no longer than FAST_NS. */
-static unsigned burst(struct rp_multi *multi, struct gate *gate, bool *fast)
+/*
+ * Submits a burst: how many pools got something. *fast: since the end of the one before, *ended, it took no longer than
+ * FAST_NS.
+ */
+static unsigned burst(struct rp_multi *multi, struct gate *gate, int64_t *ended, bool *fast)
 {
     unsigned before[POOLS], after[POOLS], touched = 0;
 
     look(multi, before);
-    int64_t begun = rp_now();
     hold(multi, gate, BURST);
-    *fast = rp_now() - begun <= FAST_NS;
+    int64_t now = rp_now();
+    *fast = now - *ended <= FAST_NS;
+    *ended = now;
     look(multi, after);
     for (unsigned i = 0; i < POOLS; i++)
         touched += after[i] != before[i];
@@ -68,10 +72,11 @@ Test(multi_stay, with_each_pool_where_tasks_queue)
     struct gate gate = {0};
     struct rp_multi *multi = multi_deep(&gate, 200);
     unsigned fast = 0, staying = 0;
+    int64_t ended = 0;
 
     for (unsigned k = 0; k < 400; k++) {
         bool was_fast;
-        unsigned touched = burst(multi, &gate, &was_fast);
+        unsigned touched = burst(multi, &gate, &ended, &was_fast);
         fast += was_fast;
         staying += touched <= 2;
         cr_assert_leq(spread(multi, POOLS), 10 * STAY_MOST, "of %u for each", (k + 1) * BURST / POOLS);
