@@ -31,7 +31,9 @@ enum {
     CHUNK_PAGE = 4096,      /* mappings start at such */
     KEYS_IN_THREAD = 32,    /* PTHREAD_KEY_2NDLEVEL_SIZE of glibc's internal headers */
     THREADS_UNKNOWN = 4096, /* taken for the number of threads where /proc is not mounted */
-    ATTACH_TURNS = 64,      /* of the CPU, for another registration; measured, see bench/RESULTS.md */
+    ATTACH_TURNS = 8,       /* of the CPU, for another registration, then naps; measured, see bench/RESULTS.md */
+    ATTACH_NAP_NS = 20000,  /* and the timer's slack */
+    ATTACH_PATIENCE_NS = 10000000,
 };
 
 static struct rp_lock attach_lock; /* held over trial and registration, and over a fork */
@@ -185,8 +187,8 @@ enum { NOT_ENDING, FIRST_ROUND, SECOND_ROUND };
 
 static _Atomic uint32_t ending; /* futex: threads that are there; raised under attach_lock only, so not during a fork */
 static pthread_key_t ending_key;
-static bool ending_key_made; /* under attach_lock */
-static _Thread_local int my_ending;
+static bool ending_key_made;            /* under attach_lock */
+static _Thread_local uint8_t my_ending; /* of these: as small as can be, see tests/build/exports.sh */
 
 static void thread_ended(void)
 {
@@ -228,20 +230,28 @@ static void await_ending(void)
 }
 
 /*
- * Some turns are waited for another registration: of a thousand threads that begin together one is soon preempted in
- * its own, and if the others went on unregistered meanwhile, they would leave it no CPU for as long as they have work.
- * A thread waits so often once, as who has a higher priority than the other gives it no turn by that. None for a fork,
- * which holds the lock while it runs handlers of the user's: these may wait for a task of ours.
+ * Others' registrations are waited for: of a thousand threads that begin together one is soon preempted in its own, and
+ * if the others went on unregistered meanwhile, they would leave it no CPU for as long as they have work. Soon by naps,
+ * as who only yields may have the CPU back at once, by its priority or by the scheduler's books. A thread does so for
+ * ATTACH_PATIENCE_NS once, and not for a fork, which holds the lock while it runs handlers of the user's: these may wait
+ * for a task of ours.
  */
 static bool attach_begin(void)
 {
-    static _Thread_local int turns = ATTACH_TURNS;
+    static _Thread_local bool waited;
+    int64_t until = waited ? 0 : rp_after(ATTACH_PATIENCE_NS);
+    _Atomic uint32_t nobody = 0;
 
-    while (!rp_lock_try(&attach_lock)) {
-        if (turns == 0 || load_relaxed(&forking)) /* a hint */
+    for (unsigned turns = 0; !rp_lock_try(&attach_lock); turns++) {
+        if (load_relaxed(&forking)) /* a hint */
             return false;
-        turns--;
-        sched_yield();
+        waited = rp_now() >= until;
+        if (waited)
+            return false;
+        if (turns < ATTACH_TURNS)
+            sched_yield();
+        else
+            futex_wait(&nobody, 0, rp_after(ATTACH_NAP_NS));
     }
     return true;
 }

@@ -69,7 +69,7 @@ static inline bool rcu_attached(void)
  * Registers the calling thread as a reader, once; afterwards one thread-local load. 0, also where it cannot be
  * registered now, for want of memory, beside a fork, or as others' registrations take too long: then its sections cost
  * more, and the next call tries again; -ENOMEM: the handlers of forks could not be installed, which no thread meets
- * after another one's 0. Any thread; waits for the registrations of others for some turns of the CPU at most, once.
+ * after another one's 0. Any thread; waits for the registrations of others, for 10 ms at most, once.
  *
  * The load is of bp's own word, not of a flag beside it: bp clears it in its thread-exit destructor, and destructors
  * of other thread-specific data may come after that one and attach again.

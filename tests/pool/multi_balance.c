@@ -312,6 +312,15 @@ Test(multi_local, goes_by_the_cpu_and_to_the_neighbour_of_a_full_pool)
 
 /* --- auto --------------------------------------------------------------------------------------------------------- */
 
+/* Four tasks one after the other, so that there is no other load than that of `busy` when it looks. */
+static void count_in_turn(struct rp_multi *multi, _Atomic uint32_t *ran, unsigned busy)
+{
+    for (uint32_t i = 0, before = load_seq(ran); i < 4; i++) {
+        cr_assert_eq(rp_multi_submit(multi, count_task, (void *)ran), 0);
+        AWAIT(load_seq(ran) == before + i + 1 && rp_multi_busy(multi) == busy);
+    }
+}
+
 /*
  * 20 workers. From 14 tasks on (0.7) it is least tasks, and only below 10 (0.5) round robin again. It looks as often as
  * there are pools, so a few submits at most after the load has changed.
@@ -324,9 +333,7 @@ Test(multi_auto, turns_by_load_and_with_hysteresis)
 
     cr_assert_eq(rp_multi_strategy(multi, false), RP_AUTO);
     hold(multi, &low, 8);
-    for (int i = 0; i < 4; i++)
-        cr_assert_eq(rp_multi_submit(multi, count_task, (void *)&ran), 0);
-    AWAIT(load_seq(&ran) == 4);
+    count_in_turn(multi, &ran, 8);
     cr_assert_eq(rp_multi_strategy(multi, true), RP_ROUND_ROBIN);
     hold(multi, &middle, 3);
     hold(multi, &high, 3);
@@ -334,17 +341,11 @@ Test(multi_auto, turns_by_load_and_with_hysteresis)
     cr_assert_eq(rp_multi_strategy(multi, true), RP_LEAST_TASKS);
     gate_open(&high);
     AWAIT(rp_multi_busy(multi) == 11);
-    for (int i = 0; i < 4; i++) { /* 11 to 15 of 20 at each look: between the two, or above */
-        cr_assert_eq(rp_multi_submit(multi, count_task, (void *)&ran), 0);
-        AWAIT(rp_multi_busy(multi) == 11);
-    }
+    count_in_turn(multi, &ran, 11);
     cr_assert_eq(rp_multi_strategy(multi, true), RP_LEAST_TASKS);
     gate_open(&middle);
     AWAIT(rp_multi_busy(multi) == 8);
-    for (int i = 0; i < 4; i++) {
-        cr_assert_eq(rp_multi_submit(multi, count_task, (void *)&ran), 0);
-        AWAIT(rp_multi_busy(multi) == 8);
-    }
+    count_in_turn(multi, &ran, 8);
     cr_assert_eq(rp_multi_strategy(multi, true), RP_ROUND_ROBIN);
     open_and_end(multi, &low);
 }
