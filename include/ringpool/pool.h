@@ -12,7 +12,10 @@
  *
  * Every function may be called from any thread and from inside a task, of the same pool too, unless it says
  * otherwise. Every function may race with every other on the same pool, with rp_pool_destroy too if it began before
- * that one returned. Return codes that all of them share:
+ * that one returned. A thread's first call of any kind makes the thread known to liburcu: where others' first calls are
+ * under way it waits for them, for 10 ms at most, also where it is said not to block.
+ *
+ * Return codes that all functions share:
  *   -EINVAL     an argument is out of its range (a NULL pool too), and nothing happened
  *   -ENOMEM     memory is short; nothing happened
  *   -ECHILD     the pool was made before this process was forked: make a new one here, destroy only frees this one

@@ -27,7 +27,7 @@
 static _Atomic bool inside, waiter_started, leaving;
 static _Atomic int failures;
 
-/* Until it is registered: a call gives up where another registration, or a fork, is under way. */
+/* Until it is registered: a call gives up where others' registrations take too long, or a fork is under way. */
 static void attach_surely(void)
 {
     while (!rcu_attached()) {
