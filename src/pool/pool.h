@@ -140,16 +140,16 @@ struct worker {
     struct cds_list_head cache; /* l: in the pool's fresh or victim list */
 };
 
-/* Submitters that block: see room.c. */
+/* Submitters that block: see room.c. Workers read the first line after each task: what is not for them is apart. */
 struct room {
     alignas(CACHE_APART) _Atomic uint64_t attention; /* low half: blocked submitters, high half: waiters for the end */
     _Atomic uint32_t pending;                        /* a blocked submitter has been told of room and has not looked */
-    struct rp_lock lock;
+    alignas(CACHE_APART) struct rp_lock lock;
     struct cds_list_head waiters; /* under lock: first come first */
-    unsigned inside; /* under lock: workers of this pool that stand here, or sleep in a wait for a future */
-    unsigned held;   /* under lock: tasks in flight on the stacks of those */
-    alignas(CACHE_APART) _Atomic uint32_t refrain; /* a hint: naps that are not due */
-    _Atomic uint32_t refrain_next;                 /* a hint: how many are not after the next vain one */
+    unsigned inside;          /* under lock: workers of this pool that stand here, or sleep in a wait for a future */
+    unsigned held;            /* under lock: tasks in flight on the stacks of those */
+    _Atomic uint32_t refrain; /* a hint: naps that are not due */
+    _Atomic uint32_t refrain_next; /* a hint: how many are not after the next vain one */
 };
 
 #define ATTENTION_ENDER (UINT64_C(1) << 32)
@@ -496,11 +496,11 @@ int room_soon(struct pool *pool, unsigned class, uint64_t *position);
  */
 void room_rest(struct pool *pool);
 /*
- * Instead of blocking, once, where so many tasks may be in flight that the workers are not through with half of them by
- * its end (room_is_deep): who is woken for each task that ends finds room for a few, and the workers pay for that.
+ * Instead of blocking, once, where the workers are busy for longer with what is in flight, of which there may be
+ * `limit`: who is woken for each task that ends finds room for a few, and the workers pay for that. Whether it ended in
+ * time.
  */
-bool room_is_deep(uint64_t limit);
-bool room_nap(uint64_t limit); /* whether it ended in time */
+bool room_nap(uint64_t limit);
 /* There is room, or may be: tells the first blocked submitter. */
 void room_signal(struct pool *pool);
 void room_wake_all(struct pool *pool);

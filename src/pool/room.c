@@ -57,7 +57,7 @@
 #define NAP_NS 50000
 #define NAP_MOST_NS 1000000
 #define NAP_LATE_NS 150000 /* with the timer's slack, and some */
-#define NAP_NS_PER_TASK 8  /* a queue of empty tasks is not drained faster than one in 14 ns: half of it in a nap */
+#define NAP_NS_PER_TASK 8  /* of those that may be in flight: so long takes a worker that has a CPU of its own */
 #define REST_IN_NAP 64     /* REST_MOST turns in a nap and its slack */
 #define REFRAIN_LEAST 16
 #define REFRAIN_MOST 4096
@@ -240,20 +240,15 @@ static void waiter_leave(struct pool *pool, struct waiter *me)
     pool_progress(pool);            /* the gate may be open */
 }
 
-bool room_is_deep(uint64_t limit)
-{
-    return limit >= NAP_NS / NAP_NS_PER_TASK;
-}
-
 /*
  * A nap is in vain if the queue was drained before its end: the workers sleep then, and who has to be called first
  * comes later than a queue of short tasks is full again, which looks like one that drains slowly. (Not so if it ended
  * late: the workers had all CPUs meanwhile.) From the second vain nap on some that would follow are not due, twice as
- * many each time. Submitters may overwrite each other's counts: they are hints. Before a deep queue they do not matter.
+ * many each time. Submitters may overwrite each other's counts: they are hints.
  */
 static bool nap_is_due(const struct pool *pool)
 {
-    return !load_relaxed(&pool->room.refrain) || room_is_deep(load_relaxed(&pool->runq.limit));
+    return !load_relaxed(&pool->room.refrain);
 }
 
 static void nap_refuse(struct room *room)
@@ -308,8 +303,8 @@ static bool rest_briskly(const struct pool *pool)
 /*
  * Where much is in flight it pays to wait until more than one has ended, away from the words that the workers write,
  * and off the CPU if they want it. true: a nap would leave the workers enough to do, as so few have ended meanwhile and
- * so many are left, or as so many are in flight that no workers can be through with half of them by its end. *alone:
- * nobody else has use for this CPU, so that workers may be waiting for one another on the others, until it is idle.
+ * so many are left. *alone: nobody else has use for this CPU, so that workers may be waiting for one another on the
+ * others, until it is idle.
  */
 static bool rest(struct pool *pool, bool *alone)
 {
@@ -318,8 +313,6 @@ static bool rest(struct pool *pool, bool *alone)
     uint32_t before = 0;
 
     *alone = false;
-    if (room_is_deep(limit))
-        return true;
     if (turns == REST_MOST && rest_briskly(pool))
         return false;
     if (turns >= REST_YIELD) {

@@ -217,13 +217,15 @@ void runq_publish(struct runq *q, unsigned class, uint64_t position, const struc
 /*
  * Two workers that run tasks of some nanoseconds meet at the head each time, where that line's way between their CPUs
  * takes longer than a task: together they do half of what one does alone. So the loser stands back for the time of many
- * such tasks. One that runs longer tasks does not: it would lose more by that.
+ * such tasks. One that runs longer tasks does not: it would lose more by that. And between two tasks it then makes way
+ * (worker_makes_way).
  */
 void taker_lost(struct taker *taker)
 {
     int64_t now = rp_now();
 
     if (now - taker->lost_at < (int64_t)(taker->taken - taker->lost_taken) * BRIEF_NS) {
+        taker->meets = true;
         cpu_pause(LOST_TAKE_TURNS);
         now = rp_now();
     }

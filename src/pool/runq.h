@@ -236,6 +236,7 @@ struct taker {
     uint64_t last;        /* the last of them at this position, */
     uint32_t lost_taken;  /* `taken` when it last lost a take to another, */
     int64_t lost_at;      /* and when that was */
+    bool meets;           /* it has lost one among brief tasks, and not made way since */
     struct share *share;  /* that it holds, or NULL */
     uint64_t word;        /* of the share, as it last left it */
     uint64_t position;    /* of the next task in it */

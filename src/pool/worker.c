@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -94,6 +95,19 @@ int64_t worker_since(struct worker *worker, bool *own)
     return since;
 }
 
+/* See measure.h: from now on it may have tasks to do, and it has none at the moment. */
+static inline void row_begins(struct worker *worker)
+{
+    if (worker->measures)
+        measure_row_begins(worker);
+}
+
+static inline void row_ends(struct worker *worker)
+{
+    if (worker->measures)
+        measure_row_ends(worker, rp_now());
+}
+
 /* It has nothing to do: that time counts for no task, or, where it is over at once, in no more than a report's age. */
 static inline bool worker_searches(struct worker *worker, bool *searching)
 {
@@ -121,11 +135,17 @@ static __attribute__((noinline)) void task_ended_watched(struct pool *pool, uint
         pool_notify_enders(pool); /* which tells them only when this was the last that they wait for */
 }
 
+/* Whether only submitters wait, whose head has been called: E3 in room.c, and what task_ended_watched would find. */
+static inline bool room_has_called(struct pool *pool, uint64_t attention)
+{
+    return attention < ATTENTION_ENDER && load_seq(&pool->room.pending);
+}
+
 /* After each task that has come into done: who waits for that. */
 static inline void look_after_end(struct pool *pool)
 {
     uint64_t attention = load_seq(&pool->room.attention); /* E2 in room.c */
-    if (__builtin_expect(attention != 0, 0))
+    if (__builtin_expect(attention != 0, 0) && !room_has_called(pool, attention))
         task_ended_watched(pool, attention);
 }
 
@@ -300,8 +320,7 @@ static void worker_panicked(struct worker *worker)
     task_left(worker, false);
     if (worker->measures && worker->measures->began)
         measure_end(worker->measures);
-    if (worker->measures)
-        measure_row_ends(worker, rp_now());
+    row_ends(worker);
     panic_report(&worker->frame);
     add_seq(&pool->guests, 1); /* as job_finish wants it */
     job_finish(pool, frame_job_end(&worker->frame), JOB_PANICKED, false);
@@ -464,12 +483,10 @@ static __attribute__((noinline)) int worker_catches_up(struct worker *worker, bo
     if (*searching)
         idle_search_end(pool);
     *searching = false;
-    if (worker->measures)
-        measure_row_ends(worker, rp_now());
+    row_ends(worker);
     if (SHARE_NAP_NS)
         futex_wait(&nobody, 0, rp_after(SHARE_NAP_NS));
-    if (worker->measures)
-        measure_row_begins(worker);
+    row_begins(worker);
     cpu_relax();
     if (!share_lags(&pool->runq, load_seq(&ring->head)) || !share_steal(ring, &entry))
         return -EAGAIN;
@@ -495,6 +512,20 @@ static __attribute__((noinline)) bool worker_looks(struct worker *worker, bool o
 }
 
 /*
+ * It has met another worker at the head, among brief tasks, of which one worker does more than two: so whoever else
+ * wants the CPU may have it, before all submitters that would fill the queue meanwhile.
+ */
+static __attribute__((noinline)) void worker_makes_way(struct worker *worker)
+{
+    worker->taker.meets = false;
+    worker->taker.timed_at = 0;
+    store_relaxed(&worker->unstamped, 0); /* own word */
+    row_ends(worker);
+    sched_yield();
+    row_begins(worker);
+}
+
+/*
  * Learns how long its tasks are; a worker of brief ones keeps its distance from who submits them. Returns what is owed
  * then.
  */
@@ -505,7 +536,10 @@ static __attribute__((noinline)) bool worker_times(struct worker *worker, bool o
     taker_learn(&worker->pool->runq, &worker->taker);
     if (worker->measures)
         measure_row(worker, worker->taker.timed_at);
-    if (worker->taker.brief && search_is_close(worker)) {
+    if (worker->taker.meets) {
+        task_settle(worker, &owed);
+        worker_makes_way(worker);
+    } else if (worker->taker.brief && search_is_close(worker)) {
         task_settle(worker, &owed);
         search_fall_back(worker);
     }
@@ -559,8 +593,7 @@ static __attribute__((noinline)) bool worker_parks(struct worker *worker, bool *
     *searching = call == PARK_NOTIFIED;
     if (!*searching && called_leaves(worker, call, searching))
         return false;
-    if (worker->measures)
-        measure_row_begins(worker);
+    row_begins(worker);
     if (call != PARK_NOTIFIED)
         return true;
     (void)rcu_attach(); /* what can fail of it was done when the pool was created */
@@ -679,8 +712,7 @@ static void worker_end(struct worker *worker)
 {
     struct pool *pool = worker->pool;
 
-    if (worker->measures)
-        measure_row_ends(worker, rp_now());
+    row_ends(worker);
     worker_turn(worker, RP_WORKER_STOPPING);
     if (worker->started && pool->hooks.worker_stop) {
         worker->started = false;
@@ -737,8 +769,7 @@ static bool worker_work(struct worker *worker)
     worker->born_searching = false;
     if (!worker_wakes(worker, &searching))
         return false;
-    if (worker->measures)
-        measure_row_begins(worker);
+    row_begins(worker);
     if (runq_normal(&worker->pool->runq)->shares)
         loop_with_shares(worker, searching);
     else
