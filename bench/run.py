@@ -2,11 +2,11 @@
 """Runs ringpool and its peers in turn and compares them.
 
 A row is a workload with its keys (rows.py). Within a round every program runs once, one after the other, so that a
-neighbour's load hits them alike, and the order rotates from round to round; a figure is the median of the rounds, with
-its least and greatest. A run over its time limit is ended and reported, and its program sits the row out. While a run
-lasts the CPU time of all other processes is counted: a run with more than 0.15 cores of it is repeated a few times and
-else marked, and the table says how many were. Where a row's number of tasks is left open each program gets one that
-takes it about the time asked for.
+neighbour's load hits them alike; the order rotates from round to round, and is reversed in every second one, so that
+nobody always follows the same. A figure is the median of the rounds, with its least and greatest. A run over its time
+limit is ended and reported, and its program sits the row out. While a run lasts the CPU time of all other processes is
+counted: a run with more than 0.15 cores of it is repeated a few times and else marked, and the table says how many
+were. Where a row's number of tasks is left open each program gets one that takes it about the time asked for.
 
 --check says for each bar (bars.py) whether it holds. It runs the rows that bars speak of with the peers they name, and
 a peer that is more than three times worse than the best in the first round sits out the others. A row with a bar that
@@ -94,8 +94,8 @@ def sit_out(row, programs):
 
 
 def run_round(programs, number, options):
-    for turn in range(len(programs)):
-        program = programs[(turn + number) % len(programs)]
+    turn = number % len(programs)
+    for program in (programs[turn:] + programs[:turn])[:: -1 if number % 2 else 1]:
         if not program.out:
             program.take_turn(options, number == 0)
 

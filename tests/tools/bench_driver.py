@@ -66,14 +66,14 @@ class Bench(unittest.TestCase):
         with open(self.log) as file:
             return [line.split()[0] for line in file]
 
-    def test_rounds_are_interleaved_and_their_order_rotates(self):
+    def test_rounds_are_interleaved_and_nobody_always_follows_the_same(self):
         for name in ("asio", "glib"):
             self.peer(name, FIGURES % (7, 8))
         self.assertEqual(self.run_it("--rows", "wake 1000 us", "--rounds", "3").returncode, 0)
         once = ["ringpool", "asio", "glib"]
         asleep, spinning = self.ran()[:12], self.ran()[12:]
         self.assertEqual(spinning, [])  # the exact name, not both rows that begin so
-        self.assertEqual(asleep, once + once[1:] + once[:1] + once[2:] + once[:2])
+        self.assertEqual(asleep, once + ["ringpool", "glib", "asio"] + ["glib", "ringpool", "asio"])
 
     def test_a_peer_that_hangs_is_ended_and_the_rest_goes_on(self):
         self.peer("asio", "sleep 60 & sleep 60")
