@@ -2,9 +2,9 @@
  * The lobby: submitters that wait until any pool of a multi pool has room. Were they to block at one pool, it could be
  * the one that hangs, while the others idle.
  *
- * One that finds no room looks for it for some microseconds, or naps, as in room.c and for the same reasons. Then it
- * stands in a list, first come first served, and only the first of them (the head) tries. Newcomers may still submit
- * besides it, but no more than OVERTAKES of them for each head.
+ * One that finds no room looks for it for some microseconds, as in room.c and for the same reasons. Then it stands in a
+ * list, first come first served, and only the first of them (the head) tries. Newcomers may still submit besides it, but
+ * no more than OVERTAKES of them for each head.
  *
  * Pools tell of room by their owner's `progress`. For the end of a task that must cost nothing while nobody waits, so
  * the lobby sets a bit in the word that every ending task looks at anyway (room.attention), in all pools while somebody
@@ -29,8 +29,6 @@
 #include "pool/multi.h"
 
 #include <errno.h>
-
-#define NAP_LIMIT 6250 /* tasks in flight, of which workers do not end the half in 50 us: at 14 ns each */
 
 enum { LOOKING, SLEEPING, CALLED };
 
@@ -180,22 +178,6 @@ static int look_around(struct multi *multi, bool newcomer, int (*attempt)(void *
     return -EAGAIN;
 }
 
-/* As in room.c, over all pools; a guest outside of a section, in no task. */
-static bool nap(struct multi *multi)
-{
-    uint64_t limit = 0;
-
-    rcu_enter();
-    const struct roster *roster = load_acquire(&multi->roster);
-    for (unsigned i = 0; roster && i < roster->seats; i++)
-        limit += load_relaxed(&roster->seat[i].pool->runq.limit); /* a hint */
-    rcu_exit();
-    if (limit < NAP_LIMIT)
-        return false;
-    (void)room_nap(limit);
-    return true;
-}
-
 /* One look of a waiter: what attempt returned, -EAGAIN to sleep on. */
 static int waiter_try(struct multi *multi, struct waiter *me, int (*attempt)(void *arg), void *arg)
 {
@@ -241,9 +223,7 @@ int lobby_wait(struct multi *multi, int64_t deadline, struct rp_ctx *ctx, int (*
     struct waiter me = {.word = LOOKING, .watch = {.fire = waiter_context_ended}};
     int rc = -EAGAIN;
 
-    if (multi->spin_ns && !deadline && !ctx && !frame_current() && nap(multi))
-        rc = lobby_pass(&multi->lobby) ? attempt(arg) : -EAGAIN;
-    else if (multi->spin_ns)
+    if (multi->spin_ns)
         rc = look_around(multi, true, attempt, arg);
     if (rc != -EAGAIN)
         return rc;

@@ -495,12 +495,6 @@ int room_soon(struct pool *pool, unsigned class, uint64_t *position);
  * with each look at their words slow them down. Likewise.
  */
 void room_rest(struct pool *pool);
-/*
- * Instead of blocking, once, where the workers are busy for longer with what is in flight, of which there may be
- * `limit`: who is woken for each task that ends finds room for a few, and the workers pay for that. Whether it ended in
- * time.
- */
-bool room_nap(uint64_t limit);
 /* There is room, or may be: tells the first blocked submitter. */
 void room_signal(struct pool *pool);
 void room_wake_all(struct pool *pool);

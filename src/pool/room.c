@@ -328,14 +328,20 @@ static bool rest(struct pool *pool, bool *alone)
            runq_flight(&pool->runq) > limit / 2;
 }
 
-bool room_nap(uint64_t limit)
+/*
+ * Instead of blocking, once, where the workers are busy for longer with what is in flight: who is woken for each task
+ * that ends finds room for a few, and the workers pay for that.
+ */
+static void nap(struct pool *pool)
 {
     _Atomic uint32_t nobody = 0;
+    uint32_t limit = load_relaxed(&pool->runq.limit); /* a hint */
     int64_t span = (int64_t)limit * NAP_NS_PER_TASK, until;
 
     until = rp_after(span < NAP_NS ? NAP_NS : span < NAP_MOST_NS ? span : NAP_MOST_NS);
     futex_wait(&nobody, 0, until);
-    return rp_now() - until < NAP_LATE_NS;
+    bool in_time = rp_now() - until < NAP_LATE_NS;
+    nap_learn(&pool->room, in_time && runq_flight(&pool->runq) < limit / 16);
 }
 
 /*
@@ -481,11 +487,8 @@ int room_claim(struct pool *pool, struct how how, uint64_t *position)
 
     bool naps = pool->spin_ns && !deadline && !ctx && !me.held && !is_crowded(pool) &&
                 (how.nap || (rest(pool, &alone) && nap_is_due(pool)));
-    if (naps) {
-        uint32_t limit = load_relaxed(&pool->runq.limit); /* a hint */
-        bool in_time = room_nap(limit);
-        nap_learn(&pool->room, in_time && runq_flight(&pool->runq) < limit / 16);
-    }
+    if (naps)
+        nap(pool);
     if (naps || how.nap) /* there may have been room all the time, which who may not nap is not to be refused */
         rc = runq_claim(&pool->runq, class, 1, true, position);
     if (rc != -EAGAIN && rc != -EBUSY)
