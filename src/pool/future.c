@@ -405,19 +405,25 @@ int future_submit(struct rp_future *future)
     return rc;
 }
 
-/* Sets the watch, then looks whether it came too late to be cleared by the claim or the finish. */
+/*
+ * Sets the watch, then looks whether it came too late to be cleared by the claim or the finish. Who clears it for that
+ * looks again: a retry that waits by now may have found it set, and left it at that.
+ */
 void future_guard(struct rp_future *future)
 {
-    if (!future->task.ctx || future->group || load_acquire(&future->word) & (FUTURE_RUNNING | FUTURE_DONE))
+    if (!future->task.ctx || future->group)
         return;
-    future_ref(future); /* the watch's */
-    int reason = ctx_watch(future->task.ctx, &future->ctx_watch);
-    if (reason > 0)
-        future_unref(future); /* a retry has set it again before its submitter came here */
-    else if (reason)
-        guard_fire(&future->ctx_watch, reason);
-    if (load_seq(&future->word) & (FUTURE_RUNNING | FUTURE_DONE))
+    while (!(load_seq(&future->word) & (FUTURE_RUNNING | FUTURE_DONE))) {
+        future_ref(future); /* the watch's */
+        int reason = ctx_watch(future->task.ctx, &future->ctx_watch);
+        if (reason > 0)
+            future_unref(future); /* a retry has set it again before its submitter came here */
+        else if (reason)
+            guard_fire(&future->ctx_watch, reason);
+        if (!(load_seq(&future->word) & (FUTURE_RUNNING | FUTURE_DONE)))
+            return;
         unguard(future);
+    }
 }
 
 /* The entry may be taken before we say that it is queued: then nobody asks for that any more. */

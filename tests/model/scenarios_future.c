@@ -564,6 +564,39 @@ static void retry_cancel(void)
     scene_close();
 }
 
+static void submit_retry(void *arg)
+{
+    int rc =
+        rp_pool_submit_retry(ledger.pool, fails_first, &(struct rp_task){.arg = ARG(0), .dropped = dropped, .ctx = arg},
+                             &(struct rp_retry){.delay = MS}, &scene.future[0]);
+
+    must(rc == 0, "submit_retry: %d", rc);
+}
+
+/* The first attempt may be over before its submitter has set the watch: a context that ends then still ends the wait. */
+static void retry_context(void)
+{
+    struct rp_ctx *ctx;
+
+    scene_open(1, &(struct rp_pool_options){.queue_depth = 1});
+    must(rp_ctx_create(&ctx, NULL, 0) == 0, "no context");
+    actor("submitter", submit_retry, ctx);
+    actors_join();
+    if (chance(2))
+        settle(false);
+    rp_ctx_cancel(ctx, 0);
+    unsigned begun = scene.ran[0] + 1; /* one may be about to begin */
+    settle(false);
+    must(rp_future_done(scene.future[0]), "its context has ended and it waits for its timer");
+    must(scene.ran[0] <= begun, "%u attempts after its context had ended", scene.ran[0] + 1 - begun);
+    int rc = rp_future_get(scene.future[0], NULL);
+    must(rc == 7 ? scene.ran[0] == 3 : rc == -ECANCELED, "it ended with %d after %u attempts", rc, scene.ran[0]);
+    rp_ctx_destroy(ctx);
+    settle(true);
+    rest_check();
+    scene_close();
+}
+
 const struct scenario scenarios_future[] = {
     {"future-outcome", "whatever races for a future's end, all see the same one", future_outcome},
     {"future-given-up", "a handle may go in any state; the task meets one fate and all memory comes back",
@@ -578,5 +611,6 @@ const struct scenario scenarios_future[] = {
     {"then-orphans", "continuations whose thread another one has ended meet one end each", then_orphans},
     {"group", "a group's wait ends after the last member, with the first error", group_ends},
     {"retry-cancel", "a cancel between attempts ends the future once", retry_cancel},
+    {"retry-context", "so does the end of its context, however late its submitter is", retry_context},
     {0},
 };
