@@ -31,7 +31,7 @@ from rows import rows  # noqa: E402
 
 FAR_BEHIND = 3
 SETTLE = 30  # rounds
-TASKS_MOST = 20_000_000
+TASKS_MOST = 20_000_000  # of a row whose runs take the usual time
 TASKS_LEAST = 2000
 WARMING = ("java",)  # programs that run before they measure: a first try may as well be a long one
 TASKS_EACH = 20  # at least, of each submitter: else the run is over before the last one is awake
@@ -68,7 +68,7 @@ class Program:
             run["tasks"] = self.tasks
             if "failed" in run:
                 return run
-            self.tasks = int(min(max(run["figures"]["tasks_per_s"] * wanted, self.least), TASKS_MOST))
+            self.tasks = int(min(max(run["figures"]["tasks_per_s"] * wanted, self.least), TASKS_MOST * self.seconds))
             if run["figures"]["elapsed_s"] > 0.7 * wanted or self.tasks == run["tasks"]:
                 return run
         return None

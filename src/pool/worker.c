@@ -18,7 +18,11 @@
 #include <unistd.h>
 
 #define STAMPED (1U << 31) /* of `unstamped`: this task has set `since` */
+#ifndef TIMED_TASKS        /* the model has one of its own */
 #define TIMED_TASKS 64     /* worker_times is called after so many */
+#endif
+#define WAY_TURNS 64U /* of the CPU, while others take; */
+#define WAY_LOOK 32U  /* and to see that they do: 0.8 us */
 
 /* --- states ----------------------------------------------------------------------------------------------------- */
 
@@ -511,17 +515,33 @@ static __attribute__((noinline)) bool worker_looks(struct worker *worker, bool o
     return owed;
 }
 
+/* Whether others take tasks, or end them, as far as is seen in a moment. */
+static bool others_take(const struct pool *pool)
+{
+    const _Atomic uint64_t *head = &runq_normal(&pool->runq)->head;
+    uint64_t before = load_relaxed(head);
+
+    cpu_pause(WAY_LOOK);
+    return load_relaxed(head) != before;
+}
+
 /*
  * It has met another worker at the head, among brief tasks, of which one worker does more than two: so whoever else
- * wants the CPU may have it, before all submitters that would fill the queue meanwhile.
+ * wants the CPU may have it, before all submitters that would fill the queue meanwhile. Most who want it may be workers
+ * that have met others themselves: each of these gives it on as well, while one takes on another CPU, so that it soon
+ * comes to a submitter.
  */
 static __attribute__((noinline)) void worker_makes_way(struct worker *worker)
 {
+    unsigned turns = 0;
+
     worker->taker.meets = false;
     worker->taker.timed_at = 0;
     store_relaxed(&worker->unstamped, 0); /* own word */
     row_ends(worker);
-    sched_yield();
+    do
+        sched_yield();
+    while (++turns < WAY_TURNS && others_take(worker->pool));
     row_begins(worker);
 }
 

@@ -141,6 +141,10 @@ int64_t model_share_look_ns(void);
 #define SHARE_DEPTH model_share_depth()
 #define SHARE_LOOK_NS model_share_look_ns()
 
+/* --- pool/worker.c ---------------------------------------------------------------------------------------------- */
+
+#define TIMED_TASKS 2U
+
 /* --- base/cpu.h ------------------------------------------------------------------------------------------------- */
 
 #define BASE_CPU_H
