@@ -352,7 +352,8 @@ int future_create(struct door door, const struct rp_task *task, uint16_t kind, s
     }
     /*
      * Member by member: to zero it as a whole takes longer than all that this does, most of which would be written
-     * again.
+     * again. What is copied as a whole waits where its source has just been written in other pieces; and so does who
+     * reads the copy.
      */
     future->job.ops = &future_ops;
     store_relaxed(&future->word, 0); /* nobody else sees it yet, as all that follows */
@@ -365,6 +366,7 @@ int future_create(struct door door, const struct rp_task *task, uint16_t kind, s
     store_relaxed(&future->runner, NULL);
     future->kind = kind | kind_of(task);
     future->begun = false;
+    future->full = task->label || task->deadline || task->timeout;
     store_relaxed(&future->place, PLACE_OPEN);
     future->group = NULL;
     future->retry = NULL;
@@ -457,7 +459,8 @@ void future_release(struct rp_future *future)
 
 /* --- the user's calls ------------------------------------------------------------------------------------------- */
 
-static int submit_task(struct door door, int (*fn)(void *arg, void **value), const struct rp_task *like,
+/* As `like` says, but with that argument. */
+static int submit_task(struct door door, int (*fn)(void *arg, void **value), void *arg, const struct rp_task *like,
                        struct rp_future **out)
 {
     struct rp_future *future;
@@ -478,6 +481,7 @@ static int submit_task(struct door door, int (*fn)(void *arg, void **value), con
     if (rc)
         return rc;
     future->call.fn = fn;
+    future->arg = arg;
     rc = future_submit(future);
     if (rc)
         future_discard(future);
@@ -486,27 +490,35 @@ static int submit_task(struct door door, int (*fn)(void *arg, void **value), con
     return rc;
 }
 
+static int submit_like(struct door door, int (*fn)(void *arg, void **value), const struct rp_task *like,
+                       struct rp_future **out)
+{
+    return submit_task(door, fn, like ? like->arg : NULL, like, out);
+}
+
+static const struct rp_task nothing_else; /* constant, and so never written a moment ago: see future_create */
+
 int rp_pool_submit_future_task(struct rp_pool *pool, int (*fn)(void *arg, void **value), const struct rp_task *like,
                                struct rp_future **out)
 {
-    return submit_task(door_pool(pool), fn, like, out);
+    return submit_like(door_pool(pool), fn, like, out);
 }
 
 int rp_pool_submit_future(struct rp_pool *pool, int (*fn)(void *arg, void **value), void *arg, struct rp_future **out)
 {
-    return submit_task(door_pool(pool), fn, &(struct rp_task){.arg = arg}, out);
+    return submit_task(door_pool(pool), fn, arg, &nothing_else, out);
 }
 
 int rp_multi_submit_future_task(struct rp_multi *multi, int (*fn)(void *arg, void **value), const struct rp_task *like,
                                 struct rp_future **out)
 {
-    return submit_task(door_multi(multi), fn, like, out);
+    return submit_like(door_multi(multi), fn, like, out);
 }
 
 int rp_multi_submit_future(struct rp_multi *multi, int (*fn)(void *arg, void **value), void *arg,
                            struct rp_future **out)
 {
-    return submit_task(door_multi(multi), fn, &(struct rp_task){.arg = arg}, out);
+    return submit_task(door_multi(multi), fn, arg, &nothing_else, out);
 }
 
 bool rp_future_done(const struct rp_future *future)

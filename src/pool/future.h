@@ -66,6 +66,7 @@ struct rp_future {
     _Atomic(const void *) runner; /* the thread that claimed it, as thread_self() names it: compared only */
     uint16_t kind;                /* c: KIND_* */
     bool begun;                   /* r */
+    bool full;                    /* c: has a label, a deadline or a timeout */
     _Atomic uint32_t place;       /* PLACE_*: by the claimer; read by whoever takes the entry */
 
     alignas(64) struct rp_group *group; /* c: held; of a part */
@@ -124,17 +125,17 @@ static inline int future_usable(const struct rp_future *future)
 int future_create(struct door door, const struct rp_task *task, uint16_t kind, struct rp_future **out);
 /* Refused: its completion is given back, and both shares. */
 void future_discard(struct rp_future *future);
-/* Its entry, as the queue shall carry it. Member by member: what is put together elsewhere and copied costs a stall. */
+/* Its entry, as the queue shall carry it. Of its task nothing is read where that says no more: see future_create. */
 static inline void future_entry(const struct rp_future *future, struct entry *entry)
 {
-    bool full = future->task.label || future->task.deadline || future->task.timeout;
+    bool full = future->full;
 
     entry->fn = job_run;
     entry->arg = (void *)(uintptr_t)&future->job;
     entry->dropped = job_dropped;
-    entry->label = future->task.label;
-    entry->deadline = future->task.deadline;
-    entry->timeout = future->task.timeout;
+    entry->label = full ? future->task.label : NULL;
+    entry->deadline = full ? future->task.deadline : 0;
+    entry->timeout = full ? future->task.timeout : 0;
     entry->cpu = cpu_current();
     entry->plain = full ? ENTRY_FULL : ENTRY_JOB;
 }
