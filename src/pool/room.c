@@ -382,11 +382,15 @@ static bool is_crowded(struct pool *pool)
     return room_blocked(pool) >= CROWD && load_relaxed(&pool->runq.limit) >= CROWD_LIMIT; /* hints */
 }
 
+/*
+ * Before a crowd, too: who went to sleep instead would often leave its CPU idle, as the next head was woken on the one
+ * where it ran last, and waits there behind a worker that takes all that the queue has.
+ */
 void room_rest(struct pool *pool)
 {
     bool alone;
 
-    if (pool->spin_ns && !is_crowded(pool))
+    if (pool->spin_ns)
         (void)rest(pool, &alone);
 }
 
