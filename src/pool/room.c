@@ -71,6 +71,7 @@ struct waiter {
     _Atomic uint32_t head;     /* 1: first of the list; set under the room's lock, once and for all */
     unsigned held;             /* tasks in flight on the waiter's own stack; 0: not a worker of this pool */
     bool in_task;              /* of whatever pool */
+    bool naps;                 /* nothing but room concerns it */
     unsigned granted;          /* workers that stand in for it */
     struct sleeper sleeper;    /* while it sleeps in a task */
 };
@@ -345,19 +346,23 @@ static void nap(struct pool *pool)
 }
 
 /*
- * Looks for room for a short while. The claim's result, -EAGAIN if there was none; 0: a nap is due, though there may be
- * room by now for a few tasks: who claims that looks for room again at once, and never leaves its CPU.
+ * Looks for room for a short while. The claim's result, -EAGAIN if there was none; 0: a newcomer's nap is due, though
+ * there may be room by now for a few tasks: who claims that looks for room again at once, and never leaves its CPU.
+ * A head that `naps` does so here, for the same reason: it would be called again for a few tasks.
  */
-static int look_around(struct pool *pool, unsigned class, bool newcomer, uint64_t *position)
+static int look_around(struct pool *pool, unsigned class, bool newcomer, bool naps, uint64_t *position)
 {
     int64_t until = 0;
     bool alone;
 
     for (;;) {
-        if (rest(pool, &alone) && newcomer) {
-            if (nap_is_due(pool))
+        if (rest(pool, &alone) && naps) {
+            if (!nap_is_due(pool))
+                nap_refuse(&pool->room);
+            else if (newcomer)
                 return alone ? 0 : -EAGAIN;
-            nap_refuse(&pool->room);
+            else
+                nap(pool);
         }
         for (int i = 0; i < 16; i++) {
             if (newcomer && runq_gate_shut(&pool->runq))
@@ -396,7 +401,7 @@ void room_rest(struct pool *pool)
 
 int room_soon(struct pool *pool, unsigned class, uint64_t *position)
 {
-    return pool->spin_ns && !is_crowded(pool) ? look_around(pool, class, true, position) : -EAGAIN;
+    return pool->spin_ns && !is_crowded(pool) ? look_around(pool, class, true, true, position) : -EAGAIN;
 }
 
 /* One more worker stands in, and the room for its task is the head's. false: as many do as may. */
@@ -420,7 +425,7 @@ static int waiter_try(struct pool *pool, struct waiter *me, unsigned class, uint
         return runq_closed(&pool->runq) ? -ESHUTDOWN : -EAGAIN;
     int rc = -EAGAIN;
     if (called && pool->spin_ns)
-        rc = look_around(pool, class, false, position);
+        rc = look_around(pool, class, false, me->naps, position);
     if (rc == -EAGAIN) {
         store_seq(&pool->room.pending, 0);                       /* H3 */
         rc = runq_claim(&pool->runq, class, 1, false, position); /* H4 */
@@ -483,14 +488,19 @@ int room_claim(struct pool *pool, struct how how, uint64_t *position)
     unsigned class = how.class;
     int64_t deadline = how.deadline;
     struct rp_ctx *ctx = how.ctx;
+    unsigned held = frame_held(pool);
     struct waiter me = {
-        .word = LOOKING, .watch = {.fire = waiter_context_ended}, .held = frame_held(pool), .in_task = frame_current()};
+        .word = LOOKING,
+        .watch = {.fire = waiter_context_ended},
+        .held = held,
+        .in_task = frame_current(),
+        .naps = pool->spin_ns && !deadline && !ctx && !held,
+    };
     int64_t pause = 50000;
     int rc = -EAGAIN;
     bool alone;
 
-    bool naps = pool->spin_ns && !deadline && !ctx && !me.held && !is_crowded(pool) &&
-                (how.nap || (rest(pool, &alone) && nap_is_due(pool)));
+    bool naps = me.naps && !is_crowded(pool) && (how.nap || (rest(pool, &alone) && nap_is_due(pool)));
     if (naps)
         nap(pool);
     if (naps || how.nap) /* there may have been room all the time, which who may not nap is not to be refused */
