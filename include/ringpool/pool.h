@@ -152,11 +152,12 @@ RP_API int rp_pool_create(struct rp_pool **pool, unsigned capacity, const struct
 
 /*
  * Hands fn(arg) to the pool by its overload policy. 0: accepted. The default policy blocks while there is no room;
- * blocked submitters are served first in, first out. The first of them is overtaken by at most 4096 later submits, or
+ * blocked submitters are served first in, first out. The first of them is overtaken by at most 16,384 later submits, or
  * four times as many as may be in flight when it becomes the first if that is more, but never more than 65,536, plus
  * one for each thread that is inside submit at that moment (a batch: its size); so one with n blocked in front of it by
- * at most n + 1 times as many. Before it blocks, a submitter looks for room for some 20 us, unless several are blocked
- * already in front of a deep queue.
+ * at most n + 1 times as many. Where tasks take longer it is fewer: by none that comes later once it has been the first
+ * for a millisecond and a task that ended since has left no room for it. Before it blocks, a submitter looks for room
+ * for some 20 us, unless several are blocked already in front of a deep queue.
  * A worker of the pool that would block here is stood in for by one more worker (within max_extra). That bounds how
  * deep tasks without room can submit to their own pool: tasks that split themselves again and again want
  * RP_OVERLOAD_CALLER_RUNS, at any capacity, or a queue_depth for all the parts that may be outstanding.

@@ -6,7 +6,7 @@
  * whom it would take a CPU from, or the workers. Then it stands in a list, first come first served. Only the first of
  * the list (the head) claims; newcomers may claim besides it, which is what keeps a saturated pool fast, but no more
  * than overtakes() of them for each head: `gate` holds the claim number from which on newcomers count as having no
- * room.
+ * room. Where tasks take longer the time counts: a head that looks in vain after OVERTAKE_NS shuts the gate at once.
  *
  * No wake-up is lost.                            The head                      Whoever ends a task
  * The order of each side is what makes it so:      H1 is counted in attention     E1 done + 1
@@ -44,9 +44,12 @@
 #include <errno.h>
 #include <sched.h>
 
-#define OVERTAKES_LEAST 4096U /* of tasks of 0.15 us so many are 0.6 ms, and to change heads takes 0.03 */
+#define OVERTAKES_LEAST 16384U /* of empty tasks so many are 0.2 ms, and to change heads takes 0.03 */
 #define OVERTAKES_MOST 65536U
 #define OVERTAKES_TIMES 4U /* what may be in flight: changing heads costs less then than the tasks in between */
+#ifndef OVERTAKE_NS        /* the model has one of its own */
+#define OVERTAKE_NS 1000000
+#endif
 #define CROWD 4U
 #define CROWD_LIMIT 256U
 #define REST_YIELD 16U
@@ -69,6 +72,8 @@ struct waiter {
     struct watch watch;        /* on its context, if it has one */
     _Atomic uint32_t word;     /* LOOKING and SLEEPING by the waiter, CALLED by others */
     _Atomic uint32_t head;     /* 1: first of the list; set under the room's lock, once and for all */
+    int64_t head_at;           /* since then; before `head` */
+    bool insists;              /* a head that has shut the gate */
     unsigned held;             /* tasks in flight on the waiter's own stack; 0: not a worker of this pool */
     bool in_task;              /* of whatever pool */
     bool naps;                 /* nothing but room concerns it */
@@ -93,6 +98,12 @@ static uint32_t overtakes(uint32_t limit)
                                                         : limit * OVERTAKES_TIMES;
 }
 
+/* The word of a gate that is shut from that claim on. */
+static uint64_t gate_at(uint32_t claim)
+{
+    return UINT64_C(1) << 63 | (claim & FLIGHT_MASK);
+}
+
 /* The list's head has changed: from now on so many newcomers may claim besides the new one. */
 static void head_changed_locked(struct pool *pool)
 {
@@ -101,10 +112,23 @@ static void head_changed_locked(struct pool *pool)
 
     if (head) {
         uint32_t more = overtakes(load_seq(&pool->runq.limit));
-        gate = UINT64_C(1) << 63 | ((tail_accepted(load_seq(&pool->runq.tail)) + more) & FLIGHT_MASK);
+        gate = gate_at(tail_accepted(load_seq(&pool->runq.tail)) + more);
+        head->head_at = rp_now();
         store_release(&head->head, 1); /* it reads that after a call, or made it itself */
     }
     store_seq(&pool->runq.gate, gate);
+}
+
+/*
+ * Once it has been the head for long, and has been called in vain: no newcomer may claim besides it. Nobody else writes
+ * the gate while it is the head.
+ */
+static void head_insists(struct pool *pool, struct waiter *me)
+{
+    if (me->insists || rp_now() - me->head_at < OVERTAKE_NS)
+        return;
+    me->insists = true;
+    store_seq(&pool->runq.gate, gate_at(tail_accepted(load_seq(&pool->runq.tail))));
 }
 
 /* Under a lock that keeps the waiter there. true: it sleeps, and the caller owes it a futex_wake. */
@@ -430,6 +454,8 @@ static int waiter_try(struct pool *pool, struct waiter *me, unsigned class, uint
         store_seq(&pool->room.pending, 0);                       /* H3 */
         rc = runq_claim(&pool->runq, class, 1, false, position); /* H4 */
     }
+    if (rc == -EAGAIN)
+        head_insists(pool, me);
     if (rc == -EAGAIN && !me->held)
         call_if_stuck(pool, me);
     return rc;

@@ -170,6 +170,11 @@ int64_t model_share_look_ns(void)
     return model.share_looks ? 0 : FOREVER;
 }
 
+int64_t model_overtake_ns(void)
+{
+    return model.head_insists ? 0 : FOREVER;
+}
+
 /* All on one CPU: nobody looks around. Otherwise workers do, which makes schedules long. */
 int cpu_current(void)
 {

@@ -76,6 +76,7 @@ struct model {
     bool cpus_differ;
     unsigned share_first, share_depth; /* 1: workers take one task at a time */
     bool share_looks;                  /* busy workers look at each turn whether one rests */
+    bool head_insists;                 /* the first of blocked submitters shuts the gate as soon as it may */
     uint64_t seed;
     const struct scenario *scenario;
 };

@@ -34,7 +34,7 @@ model-long: $(MODEL) ## the same, 100 million schedules
 MUTANT ?=
 mutants: $(MODEL) ## each known mistake, seeded into a copy of src/, must be found by the model; MUTANT= one of them
 	$(Q)BUILD='$(BUILD)' CC='$(CC)' MODEL_CFLAGS='$(MODEL_CFLAGS)' MODEL_POOL='$(MODEL_POOL)' MODEL_OBJ='$(MODEL_OBJ)' \
-	    DEPS_CFLAGS='$(DEPS_CFLAGS)' $(MODEL_DIR)/mutants.sh 300000 $(MUTANT)
+	    DEPS_CFLAGS='$(DEPS_CFLAGS)' $(MODEL_DIR)/mutants.sh 2000000 $(MUTANT)
 
 model-spin: ## the Promela models by spin, exhaustively, and their seeded mistakes (skipped without spin)
 	$(Q)BUILD='$(BUILD)' $(MODEL_DIR)/spin.sh

@@ -145,6 +145,11 @@ int64_t model_share_look_ns(void);
 
 #define TIMED_TASKS 2U
 
+/* --- pool/room.c ------------------------------------------------------------------------------------------------ */
+
+int64_t model_overtake_ns(void); /* of the schedule */
+#define OVERTAKE_NS model_overtake_ns()
+
 /* --- base/cpu.h ------------------------------------------------------------------------------------------------- */
 
 #define BASE_CPU_H

@@ -3,7 +3,8 @@
  *
  * SUBMITTERS threads submit one task each into a pool with LIMIT places, all taken (GROW: one fewer at first); WORKERS
  * threads end tasks. With DEADLINE the first submitter may give up in any sleep; with CLOSE the pool is released at any moment.
- * One more thread tries NEWCOMERS times and never blocks; the gate admits OVERTAKES newcomers for each head. Each line
+ * One more thread tries NEWCOMERS times and never blocks; the gate admits OVERTAKES newcomers for each head, and none
+ * from any moment on at which that has claimed in vain (time is not modelled). Each line
  * between semicolons is one access of a shared word, what the room's lock protects apart; a futex sleeper is woken by a
  * wake alone. Checked: nobody is left asleep at the end (an invalid end state else); every submit has one outcome; a
  * head is overtaken by no more newcomers than the gate says, plus one for each that was past it.
@@ -13,8 +14,8 @@
  * Seeded mistakes, each of which must fail: -DCLEAR_LATE (pending is cleared after the last claim), -DRESET_LATE (the own
  * word is reset after pending), -DNO_CLEAR (who leaves does not clear pending), -DNO_HANDOVER (... does not look for
  * room), -DCOUNT_LATE (counted in attention after the first look), -DSLEEP_BLIND (sleeps without comparing its word),
- * -DCLOSE_SILENT with -DCLOSE -DWORKERS=0 (a release that calls nobody while no task ends), -DNO_GATE with -DSUBMITTERS=1
- * -DNEWCOMERS=4.
+ * -DCLOSE_SILENT with -DCLOSE -DWORKERS=0 (a release that calls nobody while no task ends), -DNO_GATE and -DINSIST_BLIND
+ * (a head that insists leaves the gate as it is) with -DSUBMITTERS=1 -DNEWCOMERS=4 -DOVERTAKES=2.
  */
 #ifndef SUBMITTERS
 #define SUBMITTERS 2
@@ -28,15 +29,17 @@
 #ifndef NEWCOMERS
 #define NEWCOMERS 0
 #endif
+#ifndef OVERTAKES
 #define OVERTAKES 1
+#endif
 
 #define LOOKING 0
 #define SLEEPING 1
 #define CALLED 2
 
-byte tail, done, taken, attention, gate, lock, n, ended, ran, refused, timed_out, overtaken;
+byte tail, done, taken, attention, gate, lock, n, ended, ran, refused, timed_out, overtaken, passed;
 byte limit = LIMIT;
-bit pending, closed, gated;
+bit pending, closed, gated, insists;
 byte list[SUBMITTERS + 1];
 byte word[SUBMITTERS];
 bit head[SUBMITTERS], asleep[SUBMITTERS];
@@ -80,9 +83,10 @@ inline claim(newcomer)
                  tail++;
                  c_rc = 1;
                  if
-                 :: newcomer && gated -> overtaken++
+                 :: newcomer && gated -> overtaken++; passed++
                  :: else
                  fi;
+                 assert(!insists || passed <= SUBMITTERS); /* one for each other thread */
                  assert(overtaken <= OVERTAKES + SUBMITTERS) /* the gate's, and one for each other thread */
               :: else -> c_rc = 3
               fi
@@ -134,7 +138,7 @@ inline head_changed()
     :: n > 0 -> head[list[0]] = 1; gate = tail + OVERTAKES; gated = 1
     :: else -> gated = 0
     fi;
-    overtaken = 0
+    overtaken = 0; insists = 0; passed = 0
 }
 
 inline leave()
@@ -237,6 +241,15 @@ again:
     if
     :: c_rc != 0 -> goto gone
     :: else
+    fi;
+    if
+    :: !insists -> c_tail = tail;
+#ifdef INSIST_BLIND
+       atomic { insists = 1; passed = 0 }
+#else
+       atomic { gate = c_tail; insists = 1; passed = 0 }
+#endif
+    :: true
     fi;
 #endif
 #ifdef COUNT_LATE

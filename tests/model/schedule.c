@@ -533,6 +533,7 @@ static void plan(void)
     model.share_first = chance(2) ? 1 : 2 + choose(3);
     model.share_depth = choose(2);
     model.share_looks = chance(2);
+    model.head_insists = chance(2);
     model.next_turn = UINT64_MAX;
 }
 

@@ -63,10 +63,12 @@ check holds room
 check holds room -DDEADLINE
 check holds room -DWORKERS=1 -DCLOSE
 check holds room -DWORKERS=0 -DCLOSE
-check holds room -DWORKERS=1 -DSUBMITTERS=1 -DNEWCOMERS=4
+check holds room -DWORKERS=1 -DSUBMITTERS=1 -DNEWCOMERS=4 -DOVERTAKES=2
 for mistake in CLEAR_LATE RESET_LATE NO_CLEAR NO_HANDOVER COUNT_LATE SLEEP_BLIND; do
     check fails room -D$mistake
 done
 check fails room -DWORKERS=0 -DCLOSE -DCLOSE_SILENT
-check fails room -DWORKERS=1 -DSUBMITTERS=1 -DNEWCOMERS=4 -DNO_GATE
+for mistake in NO_GATE INSIST_BLIND; do
+    check fails room -DWORKERS=1 -DSUBMITTERS=1 -DNEWCOMERS=4 -DOVERTAKES=2 -D$mistake
+done
 exit $failed
