@@ -4,9 +4,9 @@
 #   tests/support/run.sh io_uring|epoll RUNNER
 #
 # Succeeds only if tests ran, all passed, and no sanitizer has left a report; with PART, the name of one of several runs,
-# all its tests may have been skipped. Criterion's own synthesis is the last line when all is well. A run that takes
-# longer than RUN_TIMEOUT seconds is ended: a child that a test left behind can keep Criterion waiting past its own time
-# limit. RP_TEST_BACKEND tells the tests which backend they were given.
+# all its tests may have been skipped. Criterion's own synthesis is the last line when all is well. A test that takes
+# longer than TEST_TIMEOUT seconds is ended (time_limit.c), and so is a run after RUN_TIMEOUT: a child that a test left
+# behind can keep Criterion waiting. RP_TEST_BACKEND tells the tests which backend they were given.
 #
 # Criterion's runner itself may abort: "Could not spawn test instance: Protocol error" was seen twice in some thirty runs
 # on a machine where others ran tests and process ids came round within seconds (it hands a child its orders in a file of
@@ -44,7 +44,7 @@ printf '  %-7s %s%s\n' RUN "$what" "${SANITIZE:+ ($SANITIZE)}${MEMCHECK:+ (memch
 run() {
     rm -f "$name.tap"
     rc=0
-    timeout -k 10 "${RUN_TIMEOUT:-1200}" $checker $filter "$runner" -j2 --timeout "${TEST_TIMEOUT:-120}" --tap="$name.tap" \
+    timeout -k 10 "${RUN_TIMEOUT:-1200}" $checker $filter "$runner" -j2 --tap="$name.tap" \
         ${TESTS:+--filter "$TESTS"} </dev/null || rc=$?
 }
 
