@@ -99,7 +99,7 @@ static void produce(void *arg, unsigned i)
 static int flood_go(struct flood *flood, const struct executor_config *config, struct usage *used)
 {
     struct usage begun;
-    int rc = flood->executor->create(&flood->pool, config);
+    int rc = cells_prepare(config->workers, false) ? flood->executor->create(&flood->pool, config) : -ENOMEM;
 
     if (rc)
         return rc;

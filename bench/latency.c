@@ -185,7 +185,7 @@ static int latency_main(const struct executor *executor, int argc, char **argv, 
         .lazy = lazy,
         .backend = (int)backend,
     };
-    rc = run && latency && cells_prepare(cells_for(workers)) ? 0 : -ENOMEM;
+    rc = run && latency && cells_prepare(cells_for(workers), true) ? 0 : -ENOMEM;
     if (rc == 0) {
         run->executor = executor;
         run->samples = samples;
@@ -337,7 +337,7 @@ int latency_load(const struct executor *executor, int argc, char **argv)
         .backend = (int)backend,
     };
     struct usage begun, used = {0};
-    rc = latency && cells_prepare(cells_for(workers)) ? executor->create(&load.pool, &config) : -ENOMEM;
+    rc = latency && cells_prepare(cells_for(workers), true) ? executor->create(&load.pool, &config) : -ENOMEM;
     if (rc == 0) {
         begun = usage_now();
         if (executor->inside)

@@ -93,7 +93,7 @@ uint64_t meter_steps(uint64_t ns)
 
 struct cell {
     _Atomic uint64_t tasks; /* written by its thread; relaxed: whoever needs it exact has joined, or waits for it */
-    struct rp_histogram *latency;
+    struct rp_histogram *latency; /* NULL until its thread has one to add to: several pages */
     struct cell *next;
 } __attribute__((aligned(LINES)));
 
@@ -101,15 +101,24 @@ static _Atomic(struct cell *) cells;    /* all, for the sum; pushed only */
 static _Atomic(struct cell *) prepared; /* popped only while threads run, so there is no ABA */
 static _Thread_local struct cell *mine;
 
-static struct cell *cell_make(void)
+/* Written to, so that a task which adds to it takes no page fault. */
+static struct rp_histogram *histogram_make(void)
+{
+    struct rp_histogram *histogram = malloc(sizeof(*histogram));
+
+    if (histogram)
+        memset(histogram, 0, sizeof(*histogram));
+    return histogram;
+}
+
+static struct cell *cell_make(bool latency)
 {
     struct cell *cell = aligned_alloc(LINES, sizeof(*cell));
 
     if (!cell)
         return NULL;
     memset(cell, 0, sizeof(*cell));
-    cell->latency = malloc(sizeof(*cell->latency));
-    if (!cell->latency) {
+    if (latency && !(cell->latency = histogram_make())) {
         free(cell);
         return NULL;
     }
@@ -117,34 +126,36 @@ static struct cell *cell_make(void)
 }
 
 /* A task has nobody to report to. */
+static void *needed(void *memory)
+{
+    if (!memory) {
+        fputs("bench: out of memory\n", stderr);
+        exit(1);
+    }
+    return memory;
+}
+
 static struct cell *cell_join(void)
 {
     struct cell *cell = atomic_load(&prepared);
 
     while (cell && !atomic_compare_exchange_weak(&prepared, &cell, cell->next))
         ;
-    if (!cell) {
-        cell = cell_make();
-        if (!cell) {
-            fputs("bench: out of memory\n", stderr);
-            exit(1);
-        }
-        memset(cell->latency, 0, sizeof(*cell->latency));
-    }
+    if (!cell)
+        cell = needed(cell_make(false));
     cell->next = atomic_load(&cells);
     while (!atomic_compare_exchange_weak(&cells, &cell->next, cell))
         ;
     return mine = cell;
 }
 
-bool cells_prepare(unsigned n)
+bool cells_prepare(unsigned n, bool latency)
 {
     while (n--) {
-        struct cell *cell = cell_make();
+        struct cell *cell = cell_make(latency);
 
         if (!cell)
             return false;
-        memset(cell->latency, 0, sizeof(*cell->latency));
         cell->next = atomic_load(&prepared);
         atomic_store(&prepared, cell);
     }
@@ -163,7 +174,8 @@ uint64_t cells_tasks(void)
 void cells_latency(struct rp_histogram *sum)
 {
     for (struct cell *cell = atomic_load(&cells); cell; cell = cell->next)
-        rp_histogram_merge(sum, cell->latency);
+        if (cell->latency)
+            rp_histogram_merge(sum, cell->latency);
 }
 
 void cells_wait(uint64_t n, int64_t step_ns)
@@ -209,6 +221,8 @@ void task_latency(void *ticks)
     int64_t now = meter_ticks();
     struct cell *cell = mine ? mine : cell_join();
 
+    if (!cell->latency)
+        cell->latency = needed(histogram_make());
     rp_histogram_add(cell->latency, meter_ns(now - (int64_t)(uintptr_t)ticks));
     count();
 }

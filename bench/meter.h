@@ -67,8 +67,11 @@ uint64_t meter_steps(uint64_t ns);
 
 /* --- cells --- */
 
-/* Makes cells with touched histograms for threads to find, so that a first task takes no page fault. */
-bool cells_prepare(unsigned n);
+/*
+ * Makes cells for threads to find, with histograms for those that task_latency needs, so that a first task neither
+ * allocates nor takes a page fault. false: no memory.
+ */
+bool cells_prepare(unsigned n, bool latency);
 uint64_t cells_tasks(void); /* tasks that were counted, all threads; exact once they have been joined or seen */
 void cells_latency(struct rp_histogram *sum);
 
