@@ -7,6 +7,8 @@
 #include "base/rcu.h"
 #include "pool/pool.h"
 
+#define FOLLOWS_NS 100000 /* a time slice is longer, a wake-up of a sleeping CPU shorter */
+
 static inline uint64_t retag(uint64_t word, unsigned top, unsigned searching)
 {
     return ((word & ~(IDLE_TAG - 1)) + IDLE_TAG) | ((uint64_t)searching << 20) | top;
@@ -29,20 +31,21 @@ static bool alive_claim(struct pool *pool)
     return false;
 }
 
-bool idle_wake_one(struct pool *pool)
+/* idle_wake_one, where fewer than `most` search. */
+static bool wake_one(struct pool *pool, unsigned most)
 {
     for (;;) {
         uint64_t word = load_seq(&pool->idle.word); /* P2, and again whenever the word has changed */
         unsigned top = idle_top(word);
 
-        if (idle_searching(word))
+        if (idle_searching(word) >= most)
             return false;
         if (top) {
             struct worker *worker = worker_at(pool, top - 1);
             if (!worker)
                 continue;                                 /* the word is stale: that worker has left and was freed */
             unsigned below = load_relaxed(&worker->next); /* validated by the tag */
-            if (cas_seq(&pool->idle.word, &word, retag(word, below, 1))) {
+            if (cas_seq(&pool->idle.word, &word, retag(word, below, idle_searching(word) + 1))) {
                 park_call(worker, PARK_NOTIFIED);
                 return false;
             }
@@ -62,13 +65,23 @@ bool idle_wake_one(struct pool *pool)
     }
 }
 
-void idle_call_one(struct pool *pool)
+bool idle_wake_one(struct pool *pool)
+{
+    return wake_one(pool, 1);
+}
+
+static void call_one(struct pool *pool, unsigned most)
 {
     rcu_enter();
-    bool owed = idle_wake_one(pool);
+    bool owed = wake_one(pool, most);
     rcu_exit();
     if (owed)
         worker_spawn(pool, true);
+}
+
+void idle_call_one(struct pool *pool)
+{
+    call_one(pool, 1);
 }
 
 bool idle_search_begin(struct pool *pool, unsigned most)
@@ -87,6 +100,32 @@ void idle_search_end(struct pool *pool)
 
     if (idle_searching(word) == 1 && runq_ready(&pool->runq))
         idle_call_one(pool); /* the wake chain */
+}
+
+/* How many chains may run from here on. */
+static unsigned chains_learn(struct pool *pool, uint64_t position)
+{
+    struct idle *idle = &pool->idle;
+    int64_t now = rp_now();
+    bool soon = now - load_relaxed(&idle->found_at) < FOLLOWS_NS; /* hints, as all of this */
+    uint64_t gone = position - load_relaxed(&idle->found); /* of several that were called they come in any order */
+    unsigned more = load_relaxed(&idle->chains), most = pool->chains_most;
+
+    more = !soon || gone + most > 2 * (uint64_t)most ? 0 : more + 1 < most ? more + 1 : more;
+    store_relaxed(&idle->found, position);
+    store_relaxed(&idle->found_at, now);
+    store_relaxed(&idle->chains, more);
+    return 1 + more;
+}
+
+void idle_called_found(struct pool *pool, uint64_t position)
+{
+    unsigned chains = chains_learn(pool, position);
+
+    idle_search_end(pool);
+    unsigned searching = idle_searching(load_relaxed(&pool->idle.word)); /* a hint */
+    for (; searching < chains && runq_ready(&pool->runq); searching++)
+        call_one(pool, chains);
 }
 
 uint32_t idle_park(struct pool *pool, struct worker *worker, bool searching)

@@ -43,6 +43,13 @@
  * leave. Not being on the stack at P2 it is still to come to W2, or to the look of a leaving worker, after P1.
  * Otherwise every worker that may live is busy, and looks at the queue after its task.
  *
+ * How many chains. One wake chain calls one worker at a time, and to a worker that a CPU must be roused for comes some
+ * 20 us after its call. Where those that were called stay away with a task each, asleep in it as a rule, that is all
+ * that a burst of such tasks waits for: a thousand took 20 ms to begin. So a called worker that finds the very task
+ * after the last called one's, and soon after that one, lets one chain more run, twice as many as there are CPUs at
+ * most; any other finds all but one too many. Tasks that keep a CPU busy show by that: the next worker comes late, or
+ * others have taken tasks meanwhile. Nothing above asks for this: one too many is a searcher that finds nothing.
+ *
  * Taking more than one. The expiry ticker, a shrinking tune and the release take the whole stack with one CAS; the list
  * is private then. The ticker counts itself as searching while it holds the list, since submitters see nobody parked,
  * and leaves that state as a searcher does: it puts the list back and looks. Only then it tells those it cut off.
@@ -68,6 +75,9 @@ enum { PARK_AWAKE, PARK_PARKING, PARK_SLEEPING, PARK_NOTIFIED, PARK_EXPIRED, PAR
 
 struct idle {
     alignas(CACHE_APART) _Atomic uint64_t word;
+    _Atomic uint64_t found;   /* hints: the position of the last called worker's task, */
+    _Atomic int64_t found_at; /* when it found that, */
+    _Atomic uint32_t chains;  /* and how many more than one may run since */
 };
 
 #define IDLE_TOP_MASK UINT64_C(0xfffff)
@@ -99,6 +109,9 @@ bool idle_search_begin(struct pool *pool, unsigned most);
 
 /* The caller, counted as searching, found a task, or gives up the role without parking: the wake chain. */
 void idle_search_end(struct pool *pool);
+
+/* The same for one that was called, and found the task at this position first thing. */
+void idle_called_found(struct pool *pool, uint64_t position);
 
 /*
  * Parks the caller until it is called: PARK_NOTIFIED, and then it is counted as searching; PARK_EXPIRED,

@@ -92,6 +92,7 @@ struct search {
     unsigned hasty;    /* sleeps in a row that were ended at once */
     uint64_t head;     /* of the queue when it last ran out of work */
     bool found;        /* a task, when it last looked around, */
+    bool called;       /* it was called, and has not looked around since */
     bool soon;         /* and within a microsecond */
     int64_t dry_at;    /* when it found nothing to do; 0: it has not asked */
     unsigned vain;     /* finds that another had first, less those that it got */
@@ -181,7 +182,8 @@ struct pool {
     unsigned min_workers, max_blocking, queue_depth, max_extra;
     unsigned standing; /* workers made at creation and reboot */
     int64_t expiry_ns;
-    int64_t spin_ns; /* how long a submitter looks for room before it blocks; 0: it may not, on a single CPU */
+    unsigned chains_most; /* of calls that may run at once, see idle.h */
+    int64_t spin_ns;      /* how long a submitter looks for room before it blocks; 0: it may not, on a single CPU */
     struct rp_pool_options hooks; /* the user's functions */
     struct rp_allocator allocator;
     struct log log;

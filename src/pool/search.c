@@ -264,7 +264,7 @@ bool search_for_work(struct worker *worker, bool *searching)
     bool same_cpu = beside_submitter(worker);
 
     search->tasks += burst;
-    search->soon = false;
+    search->called = search->soon = false;
     search->dry_at = 0;
     search->head = head_position(pool);
     learn_finds(search, burst);

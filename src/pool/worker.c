@@ -112,9 +112,16 @@ static inline void row_ends(struct worker *worker)
         measure_row_ends(worker, rp_now());
 }
 
-/* It has nothing to do: that time counts for no task, or, where it is over at once, in no more than a report's age. */
+/*
+ * It has nothing to do: that time counts for no task, or, where it is over at once, in no more than a report's age.
+ *
+ * And it is the time to register with RCU. To one that only waits, since it was made, that would be more than all else
+ * that it has of its own, in memory and in time; and of a thousand that are called together each would have the next
+ * one wait for that.
+ */
 static inline bool worker_searches(struct worker *worker, bool *searching)
 {
+    (void)rcu_attach(); /* what can fail of it was done when the pool was created */
     worker->taker.timed_at = 0;
     bool found = search_for_work(worker, searching);
 
@@ -610,26 +617,17 @@ static __attribute__((noinline)) bool worker_parks(struct worker *worker, bool *
         measure_rests(pool);
     uint32_t call = idle_park(pool, worker, *searching);
     search_parked(worker);
-    *searching = call == PARK_NOTIFIED;
+    *searching = worker->search.called = call == PARK_NOTIFIED;
     if (!*searching && called_leaves(worker, call, searching))
         return false;
     row_begins(worker);
-    if (call != PARK_NOTIFIED)
-        return true;
-    (void)rcu_attach(); /* what can fail of it was done when the pool was created */
     return true;
 }
 
-/*
- * A worker that was made before there is anything to do sleeps at once, and registers with RCU when it is called: for
- * one that only waits that would be more than all else that it has of its own, in memory and in time. false: it left.
- */
+/* A worker that was made before there is anything to do sleeps at once. false: it left. */
 static bool worker_wakes(struct worker *worker, bool *searching)
 {
-    if (!*searching && !rcu_attached() && !worker_parks(worker, searching))
-        return false;
-    (void)rcu_attach(); /* as there */
-    return true;
+    return *searching || worker_parks(worker, searching);
 }
 
 /* Apart from the function that sets the landing of panics, in which no variable could stay in a register. */
@@ -648,8 +646,11 @@ static inline __attribute__((always_inline)) void worker_loop(struct worker *wor
         }
         if (taken) {
             if (searching) {
-                idle_search_end(pool);
-                searching = false;
+                if (__builtin_expect(worker->search.called, 0))
+                    idle_called_found(pool, worker->taker.last);
+                else
+                    idle_search_end(pool);
+                worker->search.called = searching = false;
             }
             owed = worker_run(worker, pool, &entry, &more);
             if (!worker_goes_on(worker, pool, &owed, &searching, shares))
@@ -786,6 +787,7 @@ static bool worker_work(struct worker *worker)
     if (_setjmp(worker->frame.landing))
         return true;
     bool searching = worker->born_searching;
+    worker->search.called = searching;
     worker->born_searching = false;
     if (!worker_wakes(worker, &searching))
         return false;
