@@ -33,7 +33,7 @@ int fork_register(const struct fork_hooks *hooks);
 int fork_install(void);
 
 /*
- * No fork of the process begins between these, once fork_install() was successful: for calls into the C library that
+ * No fork of the process begins between these, of any number of threads, once fork_install() was successful: for calls into the C library that
  * take a lock of its own which fork(2) does not know about, and which a child would find taken for ever (glibc's list
  * of loaded objects, thread-local storage of a new thread). Any thread that holds no lock that a hook takes (under such
  * a lock they are not needed); blocks while another thread forks. They do not nest, and nothing of the user's runs in

@@ -7,6 +7,7 @@
 #include "base/rcu.h"
 #include "pool/pool.h"
 
+#define CHAINS_MOST 16U
 #define FOLLOWS_NS 100000 /* a time slice is longer, a wake-up of a sleeping CPU shorter */
 
 static inline uint64_t retag(uint64_t word, unsigned top, unsigned searching)
@@ -109,7 +110,8 @@ static unsigned chains_learn(struct pool *pool, uint64_t position)
     int64_t now = rp_now();
     bool soon = now - load_relaxed(&idle->found_at) < FOLLOWS_NS; /* hints, as all of this */
     uint64_t gone = position - load_relaxed(&idle->found); /* of several that were called they come in any order */
-    unsigned more = load_relaxed(&idle->chains), most = pool->chains_most;
+    unsigned more = load_relaxed(&idle->chains);
+    unsigned most = pool->cpus == 1 ? 1 : pool->cpus < CHAINS_MOST / 2 ? 2 * pool->cpus : CHAINS_MOST;
 
     more = !soon || gone + most > 2 * (uint64_t)most ? 0 : more + 1 < most ? more + 1 : more;
     store_relaxed(&idle->found, position);

@@ -23,7 +23,6 @@
 
 #define EXPIRY_DEFAULT_NS INT64_C(1000000000)
 #define ROOM_SPIN_NS 20000
-#define CHAINS_MOST 16
 #define STACK_DEFAULT (256 * 1024)
 #define EXTRA_DEFAULT 64
 #define STRANDED_TRIES 2
@@ -486,9 +485,8 @@ static void pool_options(struct pool *pool, const struct rp_pool_options *o)
     pool->queue_depth = o->queue_depth;
     pool->max_extra = o->max_extra ? o->max_extra : EXTRA_DEFAULT;
     pool->expiry_ns = o->expiry_ns ? o->expiry_ns : EXPIRY_DEFAULT_NS;
-    const unsigned cpus = cpu_allowed();
-    pool->spin_ns = cpus > 1 ? ROOM_SPIN_NS : 0;
-    pool->chains_most = cpus == 1 ? 1 : cpus < CHAINS_MOST / 2 ? 2 * cpus : CHAINS_MOST;
+    pool->cpus = cpu_allowed();
+    pool->spin_ns = pool->cpus > 1 ? ROOM_SPIN_NS : 0;
     fork_hold_off();
     pool->stack_room = o->stack_size ? o->stack_size : STACK_DEFAULT;
     pool->shape = (struct stack_shape){.size = pool->stack_room + stack_tls_size(),

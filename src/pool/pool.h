@@ -162,6 +162,15 @@ struct fates {
     _Atomic uint64_t cancelled, late, discarded, released, overran;
 };
 
+/* Workers that are to be made: see worker_fill. */
+struct fill {
+    _Atomic uint32_t left;
+    _Atomic int error;        /* why they were given up, 0 */
+    struct rp_lock lock;      /* of the pool's own, as the rest: who has it may be helped */
+    _Atomic uint32_t seats;   /* so many more may help */
+    _Atomic uint32_t helpers; /* futex: those that do */
+};
+
 struct pool {
     struct runq runq;
     struct idle idle;
@@ -182,13 +191,13 @@ struct pool {
     unsigned min_workers, max_blocking, queue_depth, max_extra;
     unsigned standing; /* workers made at creation and reboot */
     int64_t expiry_ns;
-    unsigned chains_most; /* of calls that may run at once, see idle.h */
-    int64_t spin_ns;      /* how long a submitter looks for room before it blocks; 0: it may not, on a single CPU */
+    unsigned cpus;   /* that its creator might run on */
+    int64_t spin_ns; /* how long a submitter looks for room before it blocks; 0: it may not, on a single CPU */
     struct rp_pool_options hooks; /* the user's functions */
     struct rp_allocator allocator;
     struct log log;
     char name[NAME_BYTES];
-    pthread_attr_t attr;      /* affinity and scheduling; under attr_lock the stack */
+    pthread_attr_t attr;      /* constant: affinity and scheduling */
     struct stack_shape shape; /* stack_room and thread-local data, and above them the descriptor */
     size_t stack_room;        /* for tasks */
     struct reactor *reactor;
@@ -199,12 +208,13 @@ struct pool {
     struct cds_list_head fresh, victim; /* l: descriptors of ended workers, by generation */
     unsigned cached;                    /* l */
     struct stack_slab slab;             /* l: of workers that are about to be made */
+    unsigned stacks_expected;           /* l: a hint: how many those are */
+    struct fill fill;                   /* of one who makes many */
     _Atomic uint32_t threads;           /* threads made and not yet handed to the cache */
     bool dying;                         /* l: destroyed: no reboot */
     unsigned extra;                     /* l: workers granted beyond capacity for blocked ones */
     struct rp_lock dismiss_lock;        /* taking the idle stack to end some of it */
     struct rp_lock place_lock;          /* one helper at a time swaps places, see wait.c */
-    struct rp_lock attr_lock;           /* the stack in attr, while a thread is made from it */
 
     struct timer tick;  /* expiry */
     struct timer retry; /* making a worker again after a failure */
@@ -345,6 +355,8 @@ int worker_add(struct pool *pool, bool searching);
 int worker_ensure(struct pool *pool);
 /* Makes workers until n live or the target is reached; the error if one could not be made. Stops at a close. */
 int worker_fill(struct pool *pool, unsigned n);
+/* By a worker that has just begun: makes some of those that one who fills has to make. */
+void worker_helps_fill(struct pool *pool);
 /* A worker could not be made, or could not start: uncounts it and sees to another try. */
 void worker_failed(struct pool *pool, bool searching, int rc);
 void worker_retry_later(struct pool *pool, int rc);

@@ -11,6 +11,7 @@
  */
 #include "base/alloc.h"
 #include "base/fork.h"
+#include "base/futex.h"
 #include "base/rcu.h"
 #include "base/signals.h"
 #include "pool/pool.h"
@@ -22,6 +23,10 @@
 /* How many descriptors a spawn looks at: a thread that has just retired may not be gone yet. */
 #define CACHE_TRIES 8
 #define SLAB_MOST 64 /* stacks of one mapping, where many workers are made */
+#ifndef FILL_MANY    /* the model has one of its own */
+#define FILL_MANY 64 /* so many are missing that others help */
+#endif
+#define HELPERS_MOST 3U
 #define RETRY_FIRST_NS INT64_C(1000000)
 #define RETRY_MOST_NS INT64_C(1000000000)
 
@@ -49,6 +54,10 @@ static int descriptor_create(struct pool *pool, struct worker **out)
     if (pool->measured && !measures)
         return -ENOMEM;
     rp_lock_acquire(&pool->lock);
+    if (!pool->slab.left && pool->stacks_expected > 1)
+        stack_slab_map(&pool->slab, &pool->shape,
+                       pool->stacks_expected < SLAB_MOST ? pool->stacks_expected : SLAB_MOST);
+    pool->stacks_expected -= pool->stacks_expected > 0;
     int rc = stack_map(&stack, &pool->shape, &pool->slab);
     if (!rc) {
         worker = stack_above(&stack);
@@ -133,15 +142,14 @@ static void cache_put_locked(struct pool *pool, struct worker *worker)
 static int thread_start(struct pool *pool, struct worker *worker)
 {
     sigset_t before;
-    pthread_t thread; /* the worker keeps its own id at its end: this copy may be late */
+    pthread_attr_t attr = pool->attr; /* a copy, as others make threads too: no call changes what both lead to */
+    pthread_t thread;                 /* the worker keeps its own id at its end: this copy may be late */
 
     signals_block(&before); /* the worker inherits it; nor may a handler fork from here on */
     fork_hold_off();
-    rp_lock_acquire(&pool->attr_lock);
-    int rc = pthread_attr_setstack(&pool->attr, worker->stack.base, worker->stack.size);
+    int rc = pthread_attr_setstack(&attr, worker->stack.base, worker->stack.size);
     if (!rc)
-        rc = pthread_create(&thread, &pool->attr, worker_main, worker);
-    rp_lock_release(&pool->attr_lock);
+        rc = pthread_create(&thread, &attr, worker_main, worker);
     fork_let_go();
     signals_restore(&before);
     return -rc;
@@ -226,36 +234,89 @@ int worker_ensure(struct pool *pool)
     return rc && load_seq(&pool->alive) ? 0 : rc;
 }
 
-/* So many workers are about to be made; 0: no more. Another who makes some at the same time may come between. */
+/* Makes workers until none is left to be made; of several that do each takes one at a time, and all stop at an error. */
+static void fill(struct pool *pool, struct fill *fill)
+{
+    uint32_t left = load_seq(&fill->left);
+
+    while (left) {
+        if (!cas_seq(&fill->left, &left, left - 1))
+            continue;
+        bool over = runq_closed(&pool->runq) || (load_seq(&pool->populating) && load_seq(&pool->begin_error));
+        int rc = over ? -ECANCELED : worker_add(pool, false);
+        if (rc) {
+            store_seq(&fill->error, rc);
+            store_seq(&fill->left, 0);
+        }
+        left = load_seq(&fill->left);
+    }
+}
+
+void worker_helps_fill(struct pool *pool)
+{
+    struct fill *shared = &pool->fill;
+    uint32_t seats = load_seq(&shared->seats);
+
+    if (!seats)
+        return;
+    add_seq(&shared->helpers, 1); /* before it takes one: who sees none left sees this */
+    while (seats && !cas_seq(&shared->seats, &seats, seats - 1))
+        ;
+    if (seats)
+        fill(pool, shared);
+    if (sub_seq(&shared->helpers, 1) == 1)
+        futex_wake(&shared->helpers, 1);
+}
+
+/* So many stacks are about to be taken; 0: no more, and what is left of a slab is given back. */
 static void stacks_expect(struct pool *pool, unsigned n)
 {
     rp_lock_acquire(&pool->lock);
-    stack_slab_unmap(&pool->slab);
-    if (n > 1 && !pool->cached)
-        stack_slab_map(&pool->slab, &pool->shape, n);
+    pool->stacks_expected = n;
+    if (!n)
+        stack_slab_unmap(&pool->slab);
     rp_lock_release(&pool->lock);
+}
+
+/* Has up to `most` of those that begin help. */
+static void fill_helped(struct pool *pool, struct fill *shared, unsigned most)
+{
+    store_seq(&shared->seats, most);
+    fill(pool, shared);
+    store_seq(&shared->seats, 0);
+    for (uint32_t helpers; (helpers = load_seq(&shared->helpers));)
+        futex_wait(&shared->helpers, helpers, 0);
 }
 
 /*
  * As many attempts as are missing at first: workers that do not stay, or that others end, are not made for ever. While
  * a pool is being created the first that cannot begin ends them, as it ends the creation.
+ *
+ * A new thread takes its first steps on another CPU than its maker, as a rule on one that sleeps, which has to be roused
+ * for each. So where many are missing, workers that have just begun help: two makers on two CPUs need half of the time
+ * of one, and half of the CPUs' time.
  */
 int worker_fill(struct pool *pool, unsigned n)
 {
     uint32_t alive = load_seq(&pool->alive);
-    int rc = 0;
+    struct fill own, *shared = &pool->fill;
 
-    for (unsigned tries = n > alive ? n - alive : 0, slab = 0; tries && !rc; tries--, slab--) {
-        if (runq_closed(&pool->runq) || (load_seq(&pool->populating) && load_seq(&pool->begin_error)))
-            break;
-        if (!slab) {
-            slab = tries < SLAB_MOST ? tries : SLAB_MOST;
-            stacks_expect(pool, slab);
-        }
-        rc = worker_add(pool, false);
-    }
+    if (n <= alive)
+        return 0;
+    bool helped = pool->cpus > 1 && n - alive >= FILL_MANY && rp_lock_try(&shared->lock); /* else somebody else fills */
+    struct fill *it = helped ? shared : &own;
+    store_seq(&it->error, 0);
+    store_seq(&it->left, n - alive);
+    stacks_expect(pool, n - alive);
+    if (helped)
+        fill_helped(pool, shared, pool->cpus <= HELPERS_MOST ? pool->cpus - 1 : HELPERS_MOST);
+    else
+        fill(pool, &own);
     stacks_expect(pool, 0);
-    return rc && load_seq(&pool->alive) >= load_seq(&pool->target) ? 0 : rc;
+    int rc = load_seq(&it->error);
+    if (helped)
+        rp_lock_release(&shared->lock);
+    return rc == -ECANCELED || load_seq(&pool->alive) >= load_seq(&pool->target) ? 0 : rc;
 }
 
 /* --- trying again ----------------------------------------------------------------------------------------------- */

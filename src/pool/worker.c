@@ -836,6 +836,7 @@ void *worker_main(void *arg)
         worker_reports(pool, 0);
         worker_retry_settled(pool);
         worker_turn(worker, RP_WORKER_IDLE);
+        worker_helps_fill(pool);
         do
             worker_shift(worker);
         while (worker->panicked);

@@ -46,6 +46,12 @@ phases  COUNT_BY_NOW       onc
 phases  WAITS_LATE         onc
 phases  WAITS_FIRST        onc
 phases  ENTER_RELAXED      onc
+forks   -                  onc
+forks   COUNT_BESIDE       onc
+forks   SILENT             onc
+forks   WAKE_FIRST         onc
+forks   OUT_RELAXED        c
+forks   BIT_RELAXED        c
 room    -                  omnc
 room    CLEAR_LATE         onc
 room    NO_CLEAR           omnc
@@ -192,7 +198,7 @@ HERD=${HERD:-herd7}
 for goal; do
     case $goal in
     plain)
-        for program in stack handoff phases room; do say plain $program - holds "$(plain_check $program)"; done
+        for program in stack handoff phases forks room; do say plain $program - holds "$(plain_check $program)"; done
         ;;
     own) checker own o ;;
     genmc) optional genmc c "$GENMC" ;;

@@ -41,5 +41,5 @@ model-spin: ## the Promela models by spin, exhaustively, and their seeded mistak
 
 C11_OBJ := $(patsubst %.c,$(MODEL_BUILD)/%.o,$(addprefix $(MODEL_DIR)/,schedule.c access.c base.c main.c reactor.c) src/base/alloc.c)
 .PHONY: model-c11
-model-c11: $(MODEL) ## stack, hand-off and room as small C11 programs: this scheduler, and GenMC, nidhugg, CBMC, herd where installed
+model-c11: $(MODEL) ## stack, hand-off, room and others as small C11 programs: this scheduler, and GenMC, nidhugg, CBMC, herd where installed
 	$(Q)BUILD='$(BUILD)' CC='$(CC)' MODEL_CFLAGS='$(MODEL_CFLAGS)' C11_OBJ='$(C11_OBJ)' $(MODEL_DIR)/c11.sh
