@@ -299,7 +299,7 @@ static void fill_helped(struct pool *pool, struct fill *shared, unsigned most)
 int worker_fill(struct pool *pool, unsigned n)
 {
     uint32_t alive = load_seq(&pool->alive);
-    struct fill own, *shared = &pool->fill;
+    struct fill own = {.left = 0}, *shared = &pool->fill;
 
     if (n <= alive)
         return 0;

@@ -356,6 +356,62 @@ Test(fork, waits_while_it_is_held_off)
     cr_assert_eq(load_seq(&forked), 1);
 }
 
+static _Atomic int holding, held_beside, holds_end;
+static _Atomic unsigned holds;
+
+static void *hold_again_and_again(void *arg)
+{
+    (void)arg;
+    while (!load_seq(&holds_end)) {
+        fork_hold_off();
+        add_seq(&holding, 1);
+        if (add_seq(&holds, 1) % 4 == 0) {
+            sched_yield();
+        }
+        sub_seq(&holding, 1);
+        fork_let_go();
+    }
+    return NULL;
+}
+
+static void look_who_holds(void)
+{
+    if (load_seq(&holding)) {
+        store_seq(&held_beside, 1);
+    }
+}
+
+static int holds_off_and_forks(void)
+{
+    fork_hold_off();
+    fork_let_go();
+    return status_of_child(all_well);
+}
+
+/* Adversary: several hold forks off again and again. A fork finds none of them, is let through, and leaves no trace. */
+Test(fork, finds_nobody_of_many_who_hold_it_off)
+{
+    static const struct fork_hooks look = {look_who_holds, look_who_holds, NULL};
+    pthread_t threads[3];
+
+    cr_assert_eq(fork_register(&look), 0);
+    for (int i = 0; i < 3; i++) {
+        cr_assert_eq(pthread_create(&threads[i], NULL, hold_again_and_again, NULL), 0);
+    }
+    for (int i = 0; i < 100; i++) {
+        unsigned before = load_seq(&holds);
+        cr_assert_eq(status_of_child(holds_off_and_forks), 0, "child %d", i);
+        while (load_seq(&holds) == before) { /* nobody who waited sleeps for good */
+            sched_yield();
+        }
+    }
+    store_seq(&holds_end, 1);
+    for (int i = 0; i < 3; i++) {
+        pthread_join(threads[i], NULL);
+    }
+    cr_assert_eq(load_seq(&held_beside), 0);
+}
+
 static void hold_off_and_let_go(void)
 {
     fork_hold_off();

@@ -187,6 +187,41 @@ static void prewarming(void)
     close_pool();
 }
 
+static void prewarm_all(void *arg)
+{
+    unsigned all = *(unsigned *)arg;
+    int n = rp_pool_prewarm(ledger.pool, all);
+
+    must(n == (int)all, "%d workers after a prewarm of %u", n, all);
+}
+
+/* Who has many to make is helped by the first ones that begin, and comes back when all are made. */
+static void filling(void)
+{
+    unsigned all = 3 + choose(2);
+    bool tunes = chance(2);
+
+    starts_fail = started_workers = most_workers = 0;
+    open_pool(all, &(struct rp_pool_options){.worker_start = start_hook, .worker_stop = stop_hook});
+    actor("prewarm0", prewarm_all, &all);
+    if (chance(2))
+        actor("prewarm1", prewarm_all, &all);
+    job_new();
+    actor("submitter", submit_job, &ledger.job[0]);
+    actors_join();
+    all_done();
+    must(most_workers <= all, "%u workers lived at once", most_workers);
+    if (tunes) { /* once more, with what the first one has left behind */
+        must(!rp_pool_tune(ledger.pool, all + 3), "tune");
+        all += 3;
+        actor("prewarm2", prewarm_all, &all);
+        actors_join();
+        settle(true);
+    }
+    rest_check();
+    close_pool();
+}
+
 /* --- tasks that do not return ------------------------------------------------------------------------------------ */
 
 /* All workers panic while submitters block: the pool works on, and the submitters get their room. */
@@ -455,6 +490,7 @@ const struct scenario scenarios_fault[] = {
     {"start-failures", "a worker that does not start is tried again", start_failures},
     {"start-minimum", "the minimum does not end for a worker that fails to begin", start_minimum},
     {"prewarming", "workers made from many sides, never more than may live", prewarming},
+    {"filling", "many workers made, with the help of the first ones", filling},
     {"panics", "workers that panic while submitters block", panics},
     {"thread-exits", "a worker whose task ends its thread is replaced", thread_exits},
     {"failing-helped", "panics and thread ends in tasks that another one helps with", failing_helped},

@@ -268,6 +268,37 @@ Test(pool_fork, forks_under_load_disturb_nobody)
     cr_assert_eq(rp_pool_destroy(load.pool), 0);
 }
 
+static void *load_forks(void *arg)
+{
+    struct load *load = arg;
+    bool all_well = true;
+
+    while (!load_seq(&load->stop))
+        all_well = in_child(new_beside_the_dead, load->pool) == 0 && all_well;
+    return all_well ? arg : NULL;
+}
+
+/* Adversary: forks while several threads make workers, which hold them off together. */
+Test(pool_fork, forks_while_many_workers_are_made)
+{
+    NEEDS_THREADS_IN_CHILDREN();
+    struct load load = {.pool = pool_make(2, NULL)};
+    struct rp_pool_options options = {.prealloc = true};
+    pthread_t thread;
+    void *all_well;
+
+    cr_assert_eq(pthread_create(&thread, NULL, load_forks, &load), 0);
+    for (int i = 0; i < 5; i++) {
+        struct rp_pool *many = pool_make(200, &options);
+        cr_assert_eq(rp_pool_running(many), 200);
+        cr_assert_eq(rp_pool_destroy(many), 0);
+    }
+    store_seq(&load.stop, 1);
+    cr_assert_eq(pthread_join(thread, &all_well), 0);
+    cr_assert_not_null(all_well, "a child failed");
+    cr_assert_eq(rp_pool_destroy(load.pool), 0);
+}
+
 /* Frees as it should, but a worker that ends is held in its first free until the fork is over. */
 struct held_free {
     _Atomic uint32_t reached, forked;

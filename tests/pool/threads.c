@@ -193,6 +193,28 @@ Test(pool_threads, prewarm_tells_how_many_could_be_made)
     cr_assert_eq(in_child(prewarms_in_part, NULL), 0);
 }
 
+static int prewarms_many_in_part(void *arg)
+{
+    struct rp_pool_options options = {.log_level = RP_LOG_NONE, .no_purge = true};
+    struct rp_pool *pool;
+
+    (void)arg;
+    if (limit_threads(100))
+        return 1;
+    CHECK(rp_pool_create(&pool, 200, &options) == 0);
+    CHECK(rp_pool_prewarm(pool, 200) == 99);
+    CHECK(rp_pool_prewarm(pool, 200) == -EAGAIN);
+    CHECK(rp_pool_destroy(pool) == 0);
+    return 0;
+}
+
+/* So many that some of them help to make the others, which all stop at the first that is not to be had. */
+Test(pool_threads, prewarm_of_many_tells_how_many_could_be_made)
+{
+    NEEDS_ROOT();
+    cr_assert_eq(in_child(prewarms_many_in_part, NULL), 0);
+}
+
 /* --- a process that is stopped ---------------------------------------------------------------------------------- */
 
 /* Stops its parent for two seconds. */
