@@ -88,6 +88,8 @@ struct usage {
 
 struct usage usage_now(void);
 struct usage usage_since(const struct usage *before);
+/* CPU time of all threads of the process but the caller, ns. To ask takes a millisecond where there are 10,000. */
+int64_t usage_of_others(void);
 uint64_t usage_max_rss_kb(void);
 uint64_t usage_rss_kb(void); /* now */
 
