@@ -16,7 +16,7 @@ from math import comb
 from statistics import median
 
 from measure import ABSENT
-from rows import FLOOR_SHAPE, SHAPES
+from rows import FLOOR_SHAPE, SHAPES, VERSUS
 
 # bar: of which group; claim; holds: True, False or None (not measured); ours, other: "48.1 (46.0..49.9) M/s", the other
 # side with its name; ratio: ours to the other (see above), or None; why: of None; goal: a wish, which decides nothing;
@@ -161,6 +161,12 @@ class Judge:
         self.against(bar, f"{claim} {'>=' if more else '<='} {text}", self.side(row, figure, program, floor=floor),
                      Side((limit, limit, limit)), 1.0, more, unit, goal, text)
 
+    def versus(self, other, shape, second, first, factor):
+        """Two pools in turns of one process: the second's throughput against factor x the first's."""
+        self.against(other, f"throughput {shape}: {second} >= {factor:g} x {first}",
+                     self.side(f"versus {other} {shape}", "ratio"), Side((factor,) * 3), 1.0, True, "", False,
+                     f"{factor:g}")
+
     def against_best(self, bar, row, figure, factor, more=True, unit=""):
         times = "" if factor == 1 else f"{factor:g} x "
         self.against(bar, f"{row}: {figure} {'>=' if more else '<='} {times}the best peer's", self.side(row, figure),
@@ -229,15 +235,14 @@ def judge_rest(it):
                it.side("growth workers", "tasks_per_s", "ringpool 1/16"), 0.8, True, "M/s")
     it.against("growth", "1000 submitters >= 0.5 x 4", it.side("growth submitters", "tasks_per_s", "ringpool 1000/16"),
                it.side("growth submitters", "tasks_per_s", "ringpool 4/16"), 0.5, True, "M/s")
-    for shape in ("1/1", "4/2"):
-        row = f"throughput {shape}"
-        it.against("metrics", f"{row}: with metrics >= 0.95 x without", it.side(row, "tasks_per_s", "ringpool-metrics"),
-                   it.side(row, "tasks_per_s"), 0.95, True, "M/s")
+    for shape in VERSUS["metrics"]:
+        it.versus("metrics", shape, "with metrics", "without", 0.95)
 
 
 def judge_backends(it):
-    more = [(f"throughput {p}/{w}", "tasks_per_s", "M/s") for p, w in SHAPES]
-    more += [("work 500 ns", "efficiency", ""), ("work 5000 ns", "efficiency", "")]
+    for shape in VERSUS["epoll"]:
+        it.versus("epoll", shape, "on epoll", "on io_uring", 0.97)
+    more = [("work 500 ns", "efficiency", ""), ("work 5000 ns", "efficiency", "")]
     less = [("wake 1000 us asleep", "p50_us", "us"), ("wake 50 us", "p50_us", "us"), ("wake 5 us", "p50_us", "us"),
             ("roundtrip W=1", "p50_us", "us"), ("roundtrip W=2", "p50_us", "us"), ("roundtrip 200 us", "p50_us", "us"),
             ("sleepers timer", "elapsed_s", "s")]

@@ -7,7 +7,8 @@ which compares two of them compares figures of one run.
 BACKENDS = {"ringpool": "backend=auto", "ringpool-epoll": "backend=epoll"}
 # A round trip of ours: by an event of the user's, by a future, and by a future that the waiter may run itself.
 JOINS = {**BACKENDS, "ringpool-future": "by=future", "ringpool-run": "by=run"}
-METRICS = {"ringpool-metrics": "metrics=yes"}
+# Of two pools that differ in one thing, in turns of one process: which shapes, and what a bar asks of the second one.
+VERSUS = {"epoll": ("1/1", "1/2", "4/2", "1/1000", "4/1000", "1000/1000"), "metrics": ("1/1", "4/2")}
 UNORDERED = {"ringpool-unordered": "unordered=yes"}  # tasks may start in any order, as those of most peers do
 
 SHAPES = ((1, 1), (1, 2), (4, 2), (1, 1000), (4, 1000), (1000, 1000))
@@ -56,15 +57,20 @@ def throughput_rows():
         shape = f"{producers}/{workers}"
         keys = f"throughput producers={producers} workers={workers}" + (" queue=65536" if producers == 1000 else "")
         seconds = 4 if producers == 1000 else 1  # so many threads take 60 ms to begin and to end
-        ours = {**BACKENDS, **(METRICS if shape in ("1/1", "4/2") else {})}
         out.append(Row(f"throughput {shape}", keys, **unit, quick=shape in ("1/1", "4/2", "4/1000"), scaled=20000,
-                       seconds=seconds, ours=ours, floor="floor-ring" if workers <= 2 else None))
+                       seconds=seconds, floor="floor-ring" if workers <= 2 else None))
         out.append(Row(f"strict {shape}", keys + " mode=strict", **unit, quick=shape == "4/2", scaled=5000,
                        check=("mutex", "go-lifo") if shape not in ("1/1", "1000/1000") else False,
                        floor="floor-ring" if workers <= 2 else None))
         out.append(Row(f"batch {shape}", keys, **unit, quick=shape == "1/1", scaled=20000, seconds=seconds, peers=(),
                        ours={"ringpool": "mode=batch batch=64", "ringpool-single": "mode=queue"},
                        floor={"floor-ring": "mode=batch batch=64"} if shape == FLOOR_SHAPE else None))
+    for other, shapes in VERSUS.items():
+        for shape in shapes:
+            producers, workers = shape.split("/")
+            many = " queue=65536 tasks=160000000 pairs=4" if producers == "1000" else ""
+            out.append(Row(f"versus {other} {shape}", f"versus other={other} producers={producers} workers={workers}{many}",
+                           "ratio", "x", quick=shape == "1/1", peers=()))
     out.append(Row("growth workers", "throughput producers=1", **unit, scaled=20000, peers=(), seconds=2,
                    ours={f"ringpool 1/{n}": f"workers={n}" for n in POINTS}))
     out.append(Row("growth submitters", "throughput workers=16", **unit, scaled=20000, peers=(), seconds=4,

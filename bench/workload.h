@@ -32,6 +32,8 @@ int fanout_run(const struct executor *executor, int argc, char **argv);
 
 /* Ours alone: has no counterpart among the peers (multi.c). */
 int bench_multi(int argc, char **argv);
+/* Two pools that differ in one thing, in turns (versus.c). */
+int bench_versus(int argc, char **argv);
 
 /* A table of a few shapes of ours, in less than 20 s. */
 int bench_quick(void);

@@ -16,6 +16,7 @@ static const struct {
 } others[] = {
     {"lock", bench_lock, "rp_lock beside pthread_mutex and a spinlock"},
     {"multi", bench_multi, "the strategies of the multi pool: waits, shares, cost, isolation"},
+    {"versus", bench_versus, "two pools that differ in one thing, in turns: a ratio"},
     {"completions", bench_completions, "results of tasks on their way to one consumer"},
     {"timers", bench_timers, "arm and cancel with a million outstanding, and how late they fire"},
 };

@@ -5,8 +5,8 @@
  * how long tasks waited in the queue, from their submit to their start, and how long they ran, as clock time, with what
  * their thread was off the CPU. Each worker records for itself, up to 114 KiB, and readers add that up.
  *
- * While tasks take 8 us or longer, or come one by one, each is measured. Of shorter ones that come in a stream it is
- * one in 2, 4, .. 1024, about one in 8 us of work, and counts for as many; so that counts are those of the tasks to
+ * While tasks take 16 us or longer, or come one by one, each is measured. Of shorter ones that come in a stream it is
+ * one in 2, 4, .. 1024, about one in 16 us of work, and counts for as many; so that counts are those of the tasks to
  * some percent, and percentiles are those of a sample. But a rare one that runs 256 times as long as its neighbours,
  * and 16 us at least, is found by what it holds up, and counts for itself alone, at that time less what its neighbours
  * usually take. So does, as it cannot be told from one, a time for which the worker was off the CPU between two such

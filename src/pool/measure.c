@@ -4,10 +4,10 @@
 #include "base/alloc.h"
 #include "pool/pool.h"
 
-#define EVERY_NS 8000 /* of work for each task that is measured */
+#define EVERY_NS 16000 /* of work for each task that is measured */
 #define EVERY_MOST 1024
 #define ROW_LEAST 32 /* tasks, for fewer of them to be measured */
-#define ROW_NS 4000  /* and so much work for it to be looked at while it goes on */
+#define ROW_NS 16000 /* and so much work for it to be looked at while it goes on */
 #define LONG_NS 16000
 #define LONG_TASKS 256
 #define SURELY_NS 1000000 /* longer than a row of tasks each of which is measured */

@@ -2,7 +2,7 @@
  * What a pool with the option metrics measures of its tasks: how long they waited in the queue, and how long they ran.
  *
  * To read the clock three times for each empty task would take longer than the task's whole way. So of brief tasks one
- * in 2, 4, .. 1024 is measured and counts for as many, about one in 8 us of work. Which, a hash of its position in the
+ * in 2, 4, .. 1024 is measured and counts for as many, about one in 16 us of work. Which, a hash of its position in the
  * queue says: where that is within the ring's stamp_limit the submitter leaves a stamp, the time of its submit and for
  * how many tasks that counts. Workers set the limit by how long their tasks are; while tasks are longer than that, or
  * few, each is measured.

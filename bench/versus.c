@@ -1,0 +1,141 @@
+/*
+ * `ringpool bench versus`: two pools of ours that differ in one thing, in turns, in one process.
+ *
+ * P threads submit empty tasks to one pool, then to the other, then to the other again, then to the one, and so on,
+ * for some milliseconds each; the pool whose turn it is not sleeps. `ratio` is the median over the pairs of turns. Two
+ * processes one after the other differ by more than what is looked for here, as a CPU is taken away for a moment or
+ * lines travel further for a while: that hits both turns of a pair, or few pairs.
+ *
+ * What it leaves out: where the memory of the two pools lies differs too, by some percent of the figure, and stays for
+ * the process. Hence several runs.
+ */
+#include <errno.h>
+#include <stdatomic.h>
+
+#include "bench.h"
+#include "command.h"
+#include "meter.h"
+#include "workload.h"
+
+#define PAIRS_MOST 1000
+#define WATCH_NS 20000
+
+enum { OTHER_SAME, OTHER_EPOLL, OTHER_METRICS };
+static const char *const other_words[] = {"same", "epoll", "metrics", NULL};
+
+struct turns {
+    const struct executor *executor;
+    void *pool;
+    uint64_t producers, tasks; /* in a turn */
+    _Atomic int error;         /* of a submit; the run is void */
+};
+
+static void produce(void *arg, unsigned i)
+{
+    struct turns *turns = arg;
+    uint64_t n = turns->tasks / turns->producers + (i < turns->tasks % turns->producers);
+    int rc = turns->executor->burst(turns->pool, task_count, NULL, n);
+
+    if (rc)
+        turns->error = rc;
+}
+
+static int take_turn(struct turns *turns, void *pool, double *rate)
+{
+    uint64_t all = cells_tasks() + turns->tasks;
+    struct usage begun;
+
+    turns->pool = pool;
+    int rc = threads_run((unsigned)turns->producers, produce, turns, &begun);
+    if (rc || turns->error)
+        return rc ? rc : turns->error;
+    cells_wait(all, WATCH_NS);
+    *rate = (double)turns->tasks * 1e9 / (double)usage_since(&begun).wall;
+    return 0;
+}
+
+static int take_turns(struct turns *turns, void *const pools[2], unsigned pairs, double *rates[2], double *ratios)
+{
+    for (unsigned pair = 0; pair < pairs; pair++) {
+        for (unsigned turn = 0; turn < 2; turn++) {
+            unsigned which = (pair + turn) % 2;
+            int rc = take_turn(turns, pools[which], &rates[which][pair]);
+            if (rc)
+                return rc;
+        }
+        ratios[pair] = rates[1][pair] / rates[0][pair];
+    }
+    return 0;
+}
+
+/* The second pool is what the workload's `other` says. */
+static int create_both(const struct executor *executor, void *pools[2], struct executor_config config, uint64_t other)
+{
+    config.backend = BACKEND_AUTO;
+    int rc = executor->create(&pools[0], &config);
+
+    if (rc)
+        return rc;
+    config.backend = other == OTHER_EPOLL ? BACKEND_EPOLL : BACKEND_AUTO;
+    config.metrics = other == OTHER_METRICS;
+    rc = executor->create(&pools[1], &config);
+    if (rc)
+        executor->destroy(pools[0]);
+    return rc;
+}
+
+static int run(struct turns *turns, struct executor_config config, uint64_t other, unsigned pairs, double *rates[2],
+               double *ratios)
+{
+    void *pools[2];
+    int rc = cells_prepare(2 * config.workers, false) ? create_both(turns->executor, pools, config, other) : -ENOMEM;
+
+    if (rc)
+        return rc;
+    rc = take_turns(turns, pools, pairs, rates, ratios);
+    turns->executor->destroy(pools[0]);
+    turns->executor->destroy(pools[1]);
+    return rc;
+}
+
+int bench_versus(int argc, char **argv)
+{
+    const struct executor *executor = &ringpool_executor;
+    static double rates_of[2][PAIRS_MOST], ratios[PAIRS_MOST];
+    double *rates[2] = {rates_of[0], rates_of[1]};
+    uint64_t producers = 1, workers = 1, tasks = 40000000, queue = 1024, other = OTHER_EPOLL, pairs = 20;
+    struct record record;
+    bool json = false;
+    const struct arg_key keys[] = {
+        {"other", 0, 0, &other, "what the second pool has that the first one has not", other_words},
+        {"producers", 1, PRODUCERS_MOST, &producers, "threads that submit", NULL},
+        {"workers", 1, WORKERS_MOST, &workers, "threads of each pool", NULL},
+        {"tasks", 1, TASKS_MOST, &tasks, "all turns together", NULL},
+        {"queue", 0, QUEUE_MOST, &queue, "tasks that wait", NULL},
+        {"pairs", 1, PAIRS_MOST, &pairs, "turns of each pool", NULL},
+    };
+
+    switch (workload_args(executor, &record, keys, NKEYS(keys), 0, argc, argv, &json)) {
+    case ARGS_HELP:
+        return STATUS_OK;
+    case ARGS_USAGE:
+        return STATUS_USAGE;
+    default:
+        break;
+    }
+    struct turns turns = {.executor = executor, .producers = producers, .tasks = (tasks + 2 * pairs - 1) / (2 * pairs)};
+    struct executor_config config = {
+        .workers = (unsigned)workers,
+        .producers = (unsigned)producers,
+        .queue = (unsigned)queue,
+    };
+    int rc = run(&turns, config, other, (unsigned)pairs, rates, ratios);
+    if (rc)
+        return workload_failed(&record, "cannot run", rc);
+    if (cells_tasks() != turns.tasks * 2 * pairs)
+        record.wrong = "not exactly the tasks ran that were submitted";
+    record_add(&record, "tasks_per_s", bench_summarise(rates[0], pairs).median);
+    record_add(&record, "other_tasks_per_s", bench_summarise(rates[1], pairs).median);
+    record_add(&record, "ratio", bench_summarise(ratios, pairs).median);
+    return record_print(&record, json);
+}
