@@ -71,11 +71,6 @@ bool idle_wake_one(struct pool *pool)
     return wake_one(pool, 1);
 }
 
-bool idle_wake_second(struct pool *pool)
-{
-    return idle_top(load_seq(&pool->idle.word)) && wake_one(pool, 2);
-}
-
 static void call_one(struct pool *pool, unsigned most)
 {
     rcu_enter();

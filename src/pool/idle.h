@@ -48,8 +48,7 @@
  * that a burst of such tasks waits for: a thousand took 20 ms to begin. So a called worker that finds the very task
  * after the last called one's, and soon after that one, lets one chain more run, twice as many as there are CPUs at
  * most; any other finds all but one too many. Tasks that keep a CPU busy show by that: the next worker comes late, or
- * others have taken tasks meanwhile. A batch of several tasks calls two at once. Nothing above asks for any of this: one
- * called too many is a searcher that finds nothing.
+ * others have taken tasks meanwhile. Nothing above asks for this: one too many is a searcher that finds nothing.
  *
  * Taking more than one. The expiry ticker, a shrinking tune and the release take the whole stack with one CAS; the list
  * is private then. The ticker counts itself as searching while it holds the list, since submitters see nobody parked,
@@ -102,10 +101,7 @@ static inline unsigned idle_searching(uint64_t word)
  */
 bool idle_wake_one(struct pool *pool);
 
-/* Calls one more, where one is parked, after that, for a second task; returns as that does. */
-bool idle_wake_second(struct pool *pool);
-
-/* The same as the first for a caller that holds no section: the spawn is done. */
+/* The same for a caller that holds no section: the spawn is done. */
 void idle_call_one(struct pool *pool);
 
 /* Announces the caller as a searcher, one of at most `most`; false if so many there are. */

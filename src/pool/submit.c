@@ -39,24 +39,17 @@ static __attribute__((noinline)) bool claim_soon(struct pool *pool, struct how *
     return rc == 1;
 }
 
-/*
- * Two for several tasks: the first one called would call the second as soon as it has a CPU, and from that CPU, where
- * the kernel likes to leave it.
- */
-void call_and_exit(struct pool *pool, unsigned n)
+void call_and_exit(struct pool *pool)
 {
-    unsigned owed = idle_wake_one(pool);
+    bool owed = idle_wake_one(pool);
 
-    if (n > 1)
-        owed += idle_wake_second(pool);
     if (owed)
         add_seq(&pool->guests, 1);
     pool_exit();
-    if (!owed)
-        return;
-    while (owed--)
+    if (owed) {
         worker_spawn(pool, true);
-    guest_leave(pool);
+        guest_leave(pool);
+    }
 }
 
 /* The entry is copied for the long way, so that on the short one it is never in memory. */
@@ -80,7 +73,7 @@ static inline __attribute__((always_inline)) int submit_inline(const struct rp_p
     }
     /* NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): not set only where rc is negative, which it takes for 1 */
     ring_publish(load_acquire(&pool->runq.rings[how.class]), position, entry, true);
-    wake_and_exit(pool, 1);
+    wake_and_exit(pool);
     return 0;
 }
 
@@ -265,7 +258,7 @@ static unsigned batch_in_section(struct pool *pool, const struct rp_task *tasks,
             ring_put(ring, at, &entry, i + 1 == claimed);
         }
     }
-    wake_and_exit(pool, (unsigned)claimed); /* one decision: the wake chain does the rest */
+    wake_and_exit(pool); /* one decision: the wake chain does the rest */
     return (unsigned)claimed;
 }
 

@@ -12,14 +12,14 @@
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
-/* P3 of idle.h, where there is something to do for so many tasks. */
-void call_and_exit(struct pool *pool, unsigned n);
+/* P3 of idle.h, where there is something to do. */
+void call_and_exit(struct pool *pool);
 
-/* P2, P3 of idle.h, after so many tasks. In the section that pool_enter opened, which it ends. */
-static inline __attribute__((always_inline)) void wake_and_exit(struct pool *pool, unsigned n)
+/* P2, P3 of idle.h. In the section that pool_enter opened, which it ends. */
+static inline __attribute__((always_inline)) void wake_and_exit(struct pool *pool)
 {
     if (idle_must_wake(pool))
-        call_and_exit(pool, n);
+        call_and_exit(pool);
     else
         pool_exit();
 }
@@ -46,7 +46,7 @@ static inline __attribute__((always_inline)) bool submit_fast(struct pool *pool,
     if (unlikely(claim_now(pool, class, 1, &position) != 1))
         return false;
     ring_publish(load_acquire(&pool->runq.rings[class]), position, entry, true);
-    wake_and_exit(pool, 1);
+    wake_and_exit(pool);
     return true;
 }
 
