@@ -45,7 +45,7 @@ static void row(uint64_t tasks, int64_t ns)
 static void usual_rows(void)
 {
     for (int i = 0; i < 10; i++)
-        row(256, 8 * US);
+        row(512, 16 * US);
 }
 
 static struct rp_histogram *found(void)
@@ -61,12 +61,12 @@ Test(measure, a_row_that_takes_long_has_one_long_task)
 {
     begin();
     usual_rows();
-    row(256, 108 * US);
+    row(512, 116 * US);
     cr_assert_eq(found()->total, 0, "the next row may be as long");
-    row(256, 8 * US);
+    row(512, 16 * US);
     cr_assert_eq(found()->total, 1);
-    cr_assert(found()->most >= 95 * US && found()->most <= 108 * US, "%llu", (unsigned long long)found()->most);
-    row(256, 108 * US);
+    cr_assert(found()->most >= 95 * US && found()->most <= 116 * US, "%llu", (unsigned long long)found()->most);
+    row(512, 116 * US);
     measure_row_ends(&worker, now);
     cr_assert_eq(found()->total, 2, "and so if none follows");
     end();
@@ -82,9 +82,9 @@ Test(measure, tasks_that_have_become_longer_are_no_long_ones)
     row(256, 900 * US);
     row(256, 256 * US);
     cr_assert_eq(found()->total, 1, "among these one of more than half a millisecond is");
-    row(256, 8 * US);
-    row(256, 108 * US);
-    row(256, 8 * US);
+    row(512, 16 * US);
+    row(512, 116 * US);
+    row(512, 16 * US);
     cr_assert_eq(found()->total, 2, "and among brief ones again it takes less");
     end();
 }
@@ -136,11 +136,11 @@ Test(measure, a_new_thread_on_a_stack_forgets_the_last_ones_row)
 {
     begin();
     usual_rows();
-    row(256, 108 * US);
+    row(512, 116 * US);
     measure_forget(worker.measures);
     now += 700000 * US;
-    row(256, 8 * US);
-    row(256, 8 * US);
+    row(512, 16 * US);
+    row(512, 16 * US);
     measure_row_ends(&worker, now);
     cr_assert_eq(found()->total, 0);
     end();
@@ -150,17 +150,17 @@ Test(measure, the_shorter_tasks_are_the_fewer_are_measured)
 {
     begin();
     cr_assert_eq(runq_stamped_every(&pool.runq), 1);
-    row(20, 5 * US);
+    row(20, 16 * US);
     cr_assert_eq(runq_stamped_every(&pool.runq), 1, "of a few it cannot be said");
-    row(256, 5 * US);
-    cr_assert_eq(runq_stamped_every(&pool.runq), 256);
-    row(256, 8 * US);
-    cr_assert_eq(runq_stamped_every(&pool.runq), 256, "not back for a little");
-    row(1024, 5 * US);
+    row(1024, 20 * US);
+    cr_assert_eq(runq_stamped_every(&pool.runq), 512);
+    row(1024, 40 * US);
+    cr_assert_eq(runq_stamped_every(&pool.runq), 512, "not back for a little");
+    row(4096, 20 * US);
     cr_assert_eq(runq_stamped_every(&pool.runq), 1024, "and no more");
     row(256, 256 * US);
-    cr_assert_eq(runq_stamped_every(&pool.runq), 8);
-    row(20, 200 * US);
+    cr_assert_eq(runq_stamped_every(&pool.runq), 16);
+    row(20, 400 * US);
     cr_assert_eq(runq_stamped_every(&pool.runq), 1);
     end();
 }
