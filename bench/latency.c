@@ -30,15 +30,6 @@ enum { BY_EVENT, BY_FUTURE, BY_RUN };
 static const char *const by_words[] = {"event", "future", "run", NULL};
 static const char *const gap_words[] = {"auto", "sleep", "spin", NULL};
 
-/* Sleeps or spins until `at`, ns on CLOCK_MONOTONIC. */
-static void pass_until(int64_t at, bool sleep)
-{
-    if (sleep)
-        meter_sleep_until(at);
-    while (meter_now() < at)
-        ;
-}
-
 static void add_percentiles(struct record *record, const struct rp_histogram *h)
 {
     record_add(record, "p50_us", rp_histogram_at(h, 0.50) / 1e3);
@@ -84,7 +75,7 @@ static void wake_samples(void *arg)
 
         run->error = run->executor->submit(run->pool, task_latency, stamp());
         rp_histogram_add(&run->submit, meter_ns(meter_ticks() - begun));
-        pass_until(next, run->sleep);
+        meter_pass_until(next, run->sleep);
     }
 }
 
@@ -137,7 +128,7 @@ static void roundtrip_samples(void *arg)
         run->error = joins[run->by] ? joins[run->by](run->pool, task_count, NULL) : event_join(run, &event);
         rp_histogram_add(&run->whole, meter_ns(meter_ticks() - begun));
         if (run->gap_ns)
-            pass_until(meter_now() + run->gap_ns, run->sleep);
+            meter_pass_until(meter_now() + run->gap_ns, run->sleep);
     }
 }
 

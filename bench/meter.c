@@ -44,6 +44,14 @@ void meter_sleep_until(int64_t ns)
         ;
 }
 
+void meter_pass_until(int64_t ns, bool sleep)
+{
+    if (sleep)
+        meter_sleep_until(ns);
+    while (meter_now() < ns)
+        ;
+}
+
 static bool tsc_is_steady(void)
 {
     char line[4096];

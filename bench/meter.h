@@ -42,7 +42,8 @@ static inline int64_t meter_ns(int64_t ticks)
     return (int64_t)((double)ticks * meter_ns_per_tick);
 }
 
-void meter_sleep_until(int64_t ns); /* on CLOCK_MONOTONIC */
+void meter_sleep_until(int64_t ns);            /* on CLOCK_MONOTONIC */
+void meter_pass_until(int64_t ns, bool sleep); /* sleeps or spins */
 
 /* --- what tasks do --- */
 

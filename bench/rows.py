@@ -7,8 +7,10 @@ which compares two of them compares figures of one run.
 BACKENDS = {"ringpool": "backend=auto", "ringpool-epoll": "backend=epoll"}
 # A round trip of ours: by an event of the user's, by a future, and by a future that the waiter may run itself.
 JOINS = {**BACKENDS, "ringpool-future": "by=future", "ringpool-run": "by=run"}
-# Of two pools that differ in one thing, in turns of one process: which shapes, and what a bar asks of the second one.
+# Of two pools that differ in one thing, in turns of one process: of the throughput which shapes, of wake-ups which gaps.
 VERSUS = {"epoll": ("1/1", "1/2", "4/2", "1/1000", "4/1000", "1000/1000"), "metrics": ("1/1", "4/2")}
+VERSUS_WAKE = {"wake 1000 us asleep": "gap_us=1000 gap=sleep samples=1000", "wake 50 us": "gap_us=50 samples=20000",
+               "wake 5 us": "gap_us=5 samples=100000"}
 UNORDERED = {"ringpool-unordered": "unordered=yes"}  # tasks may start in any order, as those of most peers do
 
 SHAPES = ((1, 1), (1, 2), (4, 2), (1, 1000), (4, 1000), (1000, 1000))
@@ -81,13 +83,15 @@ def throughput_rows():
 def latency_rows():
     p50 = {"figure": "p50_us", "unit": "us", "more": False}
     out = [
-        Row("wake 1000 us asleep", "wake gap_us=1000 gap=sleep samples=1000", **p50, quick=True, ours=BACKENDS,
+        Row("wake 1000 us asleep", "wake gap_us=1000 gap=sleep samples=1000", **p50, quick=True,
             brief="samples=500", floor="floor-futex"),
         Row("wake 1000 us", "wake gap_us=1000 gap=spin samples=1000", **p50, check=False),
-        Row("wake 50 us", "wake gap_us=50 samples=20000", **p50, quick=True, ours=BACKENDS, brief="samples=10000",
+        Row("wake 50 us", "wake gap_us=50 samples=20000", **p50, quick=True, brief="samples=10000",
             floor="floor-futex"),
-        Row("wake 5 us", "wake gap_us=5 samples=100000", **p50, ours=BACKENDS, check=()),
+        Row("wake 5 us", "wake gap_us=5 samples=100000", **p50, check=()),
     ]
+    for name, keys in VERSUS_WAKE.items():
+        out.append(Row(f"versus epoll {name}", f"versus other=epoll pairs=50 {keys}", "ratio", "x", more=False, peers=()))
     for workers in (1, 2):
         out.append(Row(f"roundtrip W={workers}", f"roundtrip workers={workers} samples=50000", **p50,
                        quick=workers == 1, ours=JOINS, brief="samples=20000",

@@ -2,15 +2,17 @@
  * `ringpool bench versus`: two pools of ours that differ in one thing, in turns, in one process.
  *
  * P threads submit empty tasks to one pool, then to the other, then to the other again, then to the one, and so on,
- * for some milliseconds each; the pool whose turn it is not sleeps. `ratio` is the median over the pairs of turns. Two
- * processes one after the other differ by more than what is looked for here, as a CPU is taken away for a moment or
- * lines travel further for a while: that hits both turns of a pair, or few pairs.
+ * for some milliseconds each; the pool whose turn it is not sleeps. `ratio` is the median over the pairs of turns. With
+ * a gap it is one thread that submits a task each gap, and `ratio` that of the medians of all times from submit to the
+ * task's first instruction. Two processes one after the other differ by more than what is looked for here, as a CPU is
+ * taken away for a moment or lines travel further for a while: that hits both turns of a pair, or few pairs.
  *
  * What it leaves out: where the memory of the two pools lies differs too, by some percent of the figure, and stays for
  * the process. Hence several runs.
  */
 #include <errno.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 
 #include "bench.h"
 #include "command.h"
@@ -22,6 +24,8 @@
 
 enum { OTHER_SAME, OTHER_EPOLL, OTHER_METRICS };
 static const char *const other_words[] = {"same", "epoll", "metrics", NULL};
+enum { GAP_SLEEP, GAP_SPIN };
+static const char *const gap_words[] = {"sleep", "spin", NULL};
 
 struct turns {
     const struct executor *executor;
@@ -68,6 +72,66 @@ static int take_turns(struct turns *turns, void *const pools[2], unsigned pairs,
     return 0;
 }
 
+/* --- from submit to the task's first instruction ------------------------------------------------------------------ */
+
+struct sample {
+    int64_t begun, took; /* ticks */
+};
+
+static void task_sample(void *arg)
+{
+    struct sample *sample = arg;
+
+    sample->took = meter_ticks() - sample->begun;
+    task_count(NULL);
+}
+
+struct waker {
+    int64_t gap_ns;
+    bool sleep;
+    uint64_t samples; /* in a turn */
+    struct sample *sample;
+    struct rp_histogram latency[2];
+};
+
+static int wake_turn(struct waker *waker, const struct executor *executor, void *pool, struct rp_histogram *latency)
+{
+    uint64_t all = cells_tasks() + waker->samples;
+    int rc = 0;
+
+    for (uint64_t i = 0; i < waker->samples && rc == 0; i++) {
+        struct sample *sample = &waker->sample[i];
+        int64_t next = meter_now() + waker->gap_ns;
+
+        sample->begun = meter_ticks();
+        rc = executor->submit(pool, task_sample, sample);
+        meter_pass_until(next, waker->sleep);
+    }
+    if (rc)
+        return rc;
+    cells_wait(all, WATCH_NS);
+    for (uint64_t i = 0; i < waker->samples; i++)
+        rp_histogram_add(latency, meter_ns(waker->sample[i].took));
+    return 0;
+}
+
+static int wake_turns(struct waker *waker, const struct executor *executor, void *const pools[2], unsigned pairs)
+{
+    int rc = 0;
+
+    waker->sample = calloc(waker->samples, sizeof(*waker->sample));
+    if (!waker->sample)
+        return -ENOMEM;
+    for (unsigned turn = 0; turn < 2 * pairs && rc == 0; turn++) {
+        unsigned which = (turn / 2 + turn) % 2;
+        rc = wake_turn(waker, executor, pools[which], &waker->latency[which]);
+    }
+    free(waker->sample);
+    return rc;
+}
+
+/* --- the run ------------------------------------------------------------------------------------------------------ */
+
 /* The second pool is what the workload's `other` says. */
 static int create_both(const struct executor *executor, void *pools[2], struct executor_config config, uint64_t other)
 {
@@ -84,35 +148,27 @@ static int create_both(const struct executor *executor, void *pools[2], struct e
     return rc;
 }
 
-static int run(struct turns *turns, struct executor_config config, uint64_t other, unsigned pairs, double *rates[2],
-               double *ratios)
-{
-    void *pools[2];
-    int rc = cells_prepare(2 * config.workers, false) ? create_both(turns->executor, pools, config, other) : -ENOMEM;
-
-    if (rc)
-        return rc;
-    rc = take_turns(turns, pools, pairs, rates, ratios);
-    turns->executor->destroy(pools[0]);
-    turns->executor->destroy(pools[1]);
-    return rc;
-}
-
 int bench_versus(int argc, char **argv)
 {
     const struct executor *executor = &ringpool_executor;
     static double rates_of[2][PAIRS_MOST], ratios[PAIRS_MOST];
+    static struct waker waker;
     double *rates[2] = {rates_of[0], rates_of[1]};
     uint64_t producers = 1, workers = 1, tasks = 40000000, queue = 1024, other = OTHER_EPOLL, pairs = 20;
+    uint64_t gap_us = 0, gap = GAP_SPIN, samples = 20000;
     struct record record;
     bool json = false;
+    void *pools[2];
     const struct arg_key keys[] = {
         {"other", 0, 0, &other, "what the second pool has that the first one has not", other_words},
-        {"producers", 1, PRODUCERS_MOST, &producers, "threads that submit", NULL},
+        {"producers", 1, PRODUCERS_MOST, &producers, "threads that submit, without a gap", NULL},
         {"workers", 1, WORKERS_MOST, &workers, "threads of each pool", NULL},
-        {"tasks", 1, TASKS_MOST, &tasks, "all turns together", NULL},
+        {"tasks", 1, TASKS_MOST, &tasks, "all turns together, without a gap", NULL},
         {"queue", 0, QUEUE_MOST, &queue, "tasks that wait", NULL},
         {"pairs", 1, PAIRS_MOST, &pairs, "turns of each pool", NULL},
+        {"gap_us", 0, 1000000, &gap_us, "0: none, throughput; else one task each gap, and its latency", NULL},
+        {"gap", 0, 0, &gap, "how the gap is spent", gap_words},
+        {"samples", 1, 100000000, &samples, "all turns together, with a gap", NULL},
     };
 
     switch (workload_args(executor, &record, keys, NKEYS(keys), 0, argc, argv, &json)) {
@@ -123,19 +179,36 @@ int bench_versus(int argc, char **argv)
     default:
         break;
     }
+    meter_begin();
     struct turns turns = {.executor = executor, .producers = producers, .tasks = (tasks + 2 * pairs - 1) / (2 * pairs)};
     struct executor_config config = {
         .workers = (unsigned)workers,
         .producers = (unsigned)producers,
         .queue = (unsigned)queue,
     };
-    int rc = run(&turns, config, other, (unsigned)pairs, rates, ratios);
+    waker.gap_ns = (int64_t)gap_us * 1000;
+    waker.sleep = gap == GAP_SLEEP;
+    waker.samples = (samples + 2 * pairs - 1) / (2 * pairs);
+    int rc = cells_prepare(2 * config.workers, false) ? create_both(executor, pools, config, other) : -ENOMEM;
     if (rc)
         return workload_failed(&record, "cannot run", rc);
-    if (cells_tasks() != turns.tasks * 2 * pairs)
+    rc = gap_us ? wake_turns(&waker, executor, pools, (unsigned)pairs)
+                : take_turns(&turns, pools, (unsigned)pairs, rates, ratios);
+    executor->destroy(pools[0]);
+    executor->destroy(pools[1]);
+    if (rc)
+        return workload_failed(&record, "cannot run", rc);
+    if (cells_tasks() != (gap_us ? waker.samples : turns.tasks) * 2 * pairs)
         record.wrong = "not exactly the tasks ran that were submitted";
-    record_add(&record, "tasks_per_s", bench_summarise(rates[0], pairs).median);
-    record_add(&record, "other_tasks_per_s", bench_summarise(rates[1], pairs).median);
-    record_add(&record, "ratio", bench_summarise(ratios, pairs).median);
+    if (gap_us) {
+        double first = rp_histogram_at(&waker.latency[0], 0.50), second = rp_histogram_at(&waker.latency[1], 0.50);
+        record_add(&record, "p50_us", first / 1e3);
+        record_add(&record, "other_p50_us", second / 1e3);
+        record_add(&record, "ratio", second / first);
+    } else {
+        record_add(&record, "tasks_per_s", bench_summarise(rates[0], pairs).median);
+        record_add(&record, "other_tasks_per_s", bench_summarise(rates[1], pairs).median);
+        record_add(&record, "ratio", bench_summarise(ratios, pairs).median);
+    }
     return record_print(&record, json);
 }

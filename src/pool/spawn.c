@@ -294,7 +294,8 @@ static void fill_helped(struct pool *pool, struct fill *shared, unsigned most)
  *
  * A new thread takes its first steps on another CPU than its maker, as a rule on one that sleeps, which has to be roused
  * for each. So where many are missing, workers that have just begun help: two makers on two CPUs need half of the time
- * of one, and half of the CPUs' time.
+ * of one, and two thirds of the CPUs' time. Not where a hook may have given them what a thread passes on to those that
+ * it makes, an affinity say.
  */
 int worker_fill(struct pool *pool, unsigned n)
 {
@@ -303,7 +304,8 @@ int worker_fill(struct pool *pool, unsigned n)
 
     if (n <= alive)
         return 0;
-    bool helped = pool->cpus > 1 && n - alive >= FILL_MANY && rp_lock_try(&shared->lock); /* else somebody else fills */
+    bool helped = pool->cpus > 1 && n - alive >= FILL_MANY && !pool->hooks.worker_start &&
+                  rp_lock_try(&shared->lock); /* else somebody else fills */
     struct fill *it = helped ? shared : &own;
     store_seq(&it->error, 0);
     store_seq(&it->left, n - alive);
