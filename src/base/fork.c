@@ -5,16 +5,17 @@
  * that registers one wait until the fork is over: from the return of fork_register() on, every fork runs the hook.
  * Order of locks: this one, then those of the hooks, then rcu's.
  *
- * Holding forks off is shared, as threads are made by several at a time. One word counts who does, with a bit for a fork:
+ * Holding forks off is shared, as threads are made by several at a time. One word counts who does, with a bit for a
+ * fork:
  *
  *   holder                                          fork
  *     H1 no bit: count, by CAS; else sleep            F1 set the bit
  *     H2 uncount; the last one beside a bit wakes     F2 sleep until the count is 0
  *                                                     F3 store 0, wake all
  *
- * F1 and H1 change the same word: a holder that F1 does not see finds the bit. None comes any more then, so F2 ends, and
- * F3 overwrites no count. Who sleeps in H1 does so on a word with the bit, which F3 takes away before it wakes; H2 may
- * wake such ones beside the fork, and they sleep again. Modelled in tests/model/c11/forks.c.
+ * F1 and H1 change the same word: a holder that F1 does not see finds the bit. None comes any more then, so F2 ends,
+ * and F3 overwrites no count. Who sleeps in H1 does so on a word with the bit, which F3 takes away before it wakes; H2
+ * may wake such ones beside the fork, and they sleep again. Modelled in tests/model/c11/forks.c.
  */
 #include "base/fork.h"
 

@@ -33,11 +33,12 @@ int fork_register(const struct fork_hooks *hooks);
 int fork_install(void);
 
 /*
- * No fork of the process begins between these, of any number of threads, once fork_install() was successful: for calls into the C library that
+ * No fork of the process begins between these, once fork_install() was successful: for calls into the C library that
  * take a lock of its own which fork(2) does not know about, and which a child would find taken for ever (glibc's list
- * of loaded objects, thread-local storage of a new thread). Any thread that holds no lock that a hook takes (under such
- * a lock they are not needed); blocks while another thread forks. They do not nest, and nothing of the user's runs in
- * between. In a fork handler of the user's they do nothing: the thread that forks needs not wait for itself.
+ * of loaded objects, thread-local storage of a new thread). Any thread, and several at a time, that hold no lock that a
+ * hook takes (under such a lock they are not needed); blocks while another thread forks. They do not nest, and nothing
+ * of the user's runs in between. In a fork handler of the user's they do nothing: the thread that forks needs not wait
+ * for itself.
  */
 void fork_hold_off(void);
 void fork_let_go(void);

@@ -151,6 +151,7 @@ struct room {
     unsigned held;            /* under lock: tasks in flight on the stacks of those */
     _Atomic uint32_t refrain; /* a hint: naps that are not due */
     _Atomic uint32_t refrain_next; /* a hint: how many are not after the next vain one */
+    _Atomic uint32_t yielding;     /* a hint: submitters that have given up their CPU, with the queue full */
 };
 
 #define ATTENTION_ENDER (UINT64_C(1) << 32)

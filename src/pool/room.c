@@ -328,8 +328,8 @@ static bool rest_briskly(const struct pool *pool)
 /*
  * Where much is in flight it pays to wait until more than one has ended, away from the words that the workers write,
  * and off the CPU if they want it. true: a nap would leave the workers enough to do, as so few have ended meanwhile and
- * so many are left. *alone: nobody else has use for this CPU, so that workers may be waiting for one another on the
- * others, until it is idle.
+ * so many are left. *alone: nobody has use for this CPU, but for submitters that rest as well, so that workers may be
+ * waiting for one another on the others, until it is idle.
  */
 static bool rest(struct pool *pool, bool *alone)
 {
@@ -342,8 +342,10 @@ static bool rest(struct pool *pool, bool *alone)
         return false;
     if (turns >= REST_YIELD) {
         int64_t yielded_at = rp_now();
+        add_relaxed(&pool->room.yielding, 1); /* a hint, as the next */
         sched_yield();
-        *alone = rp_now() - yielded_at < ALONE_NS;
+        bool others = sub_relaxed(&pool->room.yielding, 1) > 1;
+        *alone = others || rp_now() - yielded_at < ALONE_NS;
         if (runq_flight(&pool->runq) <= limit / 2) /* it took long, and they may be waiting for us */
             return false;
         before = runq_done(&pool->runq);

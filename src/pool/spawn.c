@@ -234,21 +234,21 @@ int worker_ensure(struct pool *pool)
     return rc && load_seq(&pool->alive) ? 0 : rc;
 }
 
-/* Makes workers until none is left to be made; of several that do each takes one at a time, and all stop at an error. */
-static void fill(struct pool *pool, struct fill *fill)
+/* Makes workers until none is left to be made; several may, each one at a time, and all stop at an error. */
+static void fill(struct pool *pool, struct fill *it)
 {
-    uint32_t left = load_seq(&fill->left);
+    uint32_t left = load_seq(&it->left);
 
     while (left) {
-        if (!cas_seq(&fill->left, &left, left - 1))
+        if (!cas_seq(&it->left, &left, left - 1))
             continue;
         bool over = runq_closed(&pool->runq) || (load_seq(&pool->populating) && load_seq(&pool->begin_error));
         int rc = over ? -ECANCELED : worker_add(pool, false);
         if (rc) {
-            store_seq(&fill->error, rc);
-            store_seq(&fill->left, 0);
+            store_seq(&it->error, rc);
+            store_seq(&it->left, 0);
         }
-        left = load_seq(&fill->left);
+        left = load_seq(&it->left);
     }
 }
 
@@ -292,9 +292,9 @@ static void fill_helped(struct pool *pool, struct fill *shared, unsigned most)
  * As many attempts as are missing at first: workers that do not stay, or that others end, are not made for ever. While
  * a pool is being created the first that cannot begin ends them, as it ends the creation.
  *
- * A new thread takes its first steps on another CPU than its maker, as a rule on one that sleeps, which has to be roused
- * for each. So where many are missing, workers that have just begun help: two makers on two CPUs need half of the time
- * of one, and two thirds of the CPUs' time. Not where a hook may have given them what a thread passes on to those that
+ * A new thread takes its first steps on another CPU than its maker, as a rule on one that sleeps, which has to be
+ * roused for each. So where many are missing, workers that have just begun help: two makers on two CPUs need two thirds
+ * of the time of one, and of the CPUs' time. Not where a hook may have given them what a thread passes on to those that
  * it makes, an affinity say.
  */
 int worker_fill(struct pool *pool, unsigned n)

@@ -624,10 +624,10 @@ static __attribute__((noinline)) bool worker_parks(struct worker *worker, bool *
     return true;
 }
 
-/* A worker that was made before there is anything to do sleeps at once. false: it left. */
+/* A worker that was made before there is anything to do sleeps at once, as a new one. false: it left. */
 static bool worker_wakes(struct worker *worker, bool *searching)
 {
-    return *searching || worker_parks(worker, searching);
+    return *searching || worker->taker.taken || worker_parks(worker, searching);
 }
 
 /* Apart from the function that sets the landing of panics, in which no variable could stay in a register. */
