@@ -16,7 +16,7 @@ from math import comb
 from statistics import median
 
 from measure import ABSENT
-from rows import FLOOR_SHAPE, SHAPES, VERSUS, VERSUS_WAKE
+from rows import FLOOR_SHAPE, SHAPES, VERSUS, VERSUS_LATENCY
 
 # bar: of which group; claim; holds: True, False or None (not measured); ours, other: "48.1 (46.0..49.9) M/s", the other
 # side with its name; ratio: ours to the other (see above), or None; why: of None; goal: a wish, which decides nothing;
@@ -243,11 +243,10 @@ def judge_backends(it):
     for shape in VERSUS["epoll"]:
         it.versus("epoll", shape, "on epoll", "on io_uring", 0.97)
     more = [("work 500 ns", "efficiency", ""), ("work 5000 ns", "efficiency", "")]
-    for row in VERSUS_WAKE:
+    for row in VERSUS_LATENCY:
         it.against("epoll", f"{row}: p50 on epoll <= on io_uring / 0.97", it.side(f"versus epoll {row}", "ratio"),
                    Side((1 / 0.97,) * 3), 1.0, False, "", False, short(1 / 0.97))
-    less = [("roundtrip W=1", "p50_us", "us"), ("roundtrip W=2", "p50_us", "us"), ("roundtrip 200 us", "p50_us", "us"),
-            ("sleepers timer", "elapsed_s", "s")]
+    less = [("sleepers timer", "elapsed_s", "s")]
     for row, figure, unit in more:
         it.against("epoll", f"{row}: {figure} on epoll >= 0.97 x on io_uring", it.side(row, figure, "ringpool-epoll"),
                    it.side(row, figure), 0.97, True, unit)

@@ -6,11 +6,14 @@ which compares two of them compares figures of one run.
 
 BACKENDS = {"ringpool": "backend=auto", "ringpool-epoll": "backend=epoll"}
 # A round trip of ours: by an event of the user's, by a future, and by a future that the waiter may run itself.
-JOINS = {**BACKENDS, "ringpool-future": "by=future", "ringpool-run": "by=run"}
-# Of two pools that differ in one thing, in turns of one process: of the throughput which shapes, of wake-ups which gaps.
+JOINS = {"ringpool": "", "ringpool-future": "by=future", "ringpool-run": "by=run"}
+# Of two pools that differ in one thing, in turns of one process: of the throughput which shapes, and latencies.
 VERSUS = {"epoll": ("1/1", "1/2", "4/2", "1/1000", "4/1000", "1000/1000"), "metrics": ("1/1", "4/2")}
-VERSUS_WAKE = {"wake 1000 us asleep": "gap_us=1000 gap=sleep samples=1000", "wake 50 us": "gap_us=50 samples=20000",
-               "wake 5 us": "gap_us=5 samples=100000"}
+VERSUS_LATENCY = {"wake 1000 us asleep": "what=wake gap_us=1000 gap=sleep samples=1000",
+                  "wake 50 us": "what=wake gap_us=50 samples=20000", "wake 5 us": "what=wake gap_us=5 samples=100000",
+                  "roundtrip W=1": "what=roundtrip samples=100000",
+                  "roundtrip W=2": "what=roundtrip workers=2 samples=100000",
+                  "roundtrip 200 us": "what=roundtrip gap_us=200 gap=sleep samples=4000"}
 UNORDERED = {"ringpool-unordered": "unordered=yes"}  # tasks may start in any order, as those of most peers do
 
 SHAPES = ((1, 1), (1, 2), (4, 2), (1, 1000), (4, 1000), (1000, 1000))
@@ -90,7 +93,7 @@ def latency_rows():
             floor="floor-futex"),
         Row("wake 5 us", "wake gap_us=5 samples=100000", **p50, check=()),
     ]
-    for name, keys in VERSUS_WAKE.items():
+    for name, keys in VERSUS_LATENCY.items():
         out.append(Row(f"versus epoll {name}", f"versus other=epoll pairs=50 {keys}", "ratio", "x", more=False, peers=()))
     for workers in (1, 2):
         out.append(Row(f"roundtrip W={workers}", f"roundtrip workers={workers} samples=50000", **p50,

@@ -4,7 +4,8 @@
  * P threads submit empty tasks to one pool, then to the other, then to the other again, then to the one, and so on,
  * for some milliseconds each; the pool whose turn it is not sleeps. `ratio` is the median over the pairs of turns. With
  * a gap it is one thread that submits a task each gap, and `ratio` that of the medians of all times from submit to the
- * task's first instruction. Two processes one after the other differ by more than what is looked for here, as a CPU is
+ * task's first instruction; with round trips, one that waits for each task, and of the times until it is done. Two
+ * processes one after the other differ by more than what is looked for here, as a CPU is
  * taken away for a moment or lines travel further for a while: that hits both turns of a pair, or few pairs.
  *
  * What it leaves out: where the memory of the two pools lies differs too, by some percent of the figure, and stays for
@@ -24,6 +25,8 @@
 
 enum { OTHER_SAME, OTHER_EPOLL, OTHER_METRICS };
 static const char *const other_words[] = {"same", "epoll", "metrics", NULL};
+enum { THROUGHPUT, WAKE, ROUNDTRIP };
+static const char *const what_words[] = {"throughput", "wake", "roundtrip", NULL};
 enum { GAP_SLEEP, GAP_SPIN };
 static const char *const gap_words[] = {"sleep", "spin", NULL};
 
@@ -72,7 +75,7 @@ static int take_turns(struct turns *turns, void *const pools[2], unsigned pairs,
     return 0;
 }
 
-/* --- from submit to the task's first instruction ------------------------------------------------------------------ */
+/* --- latencies ---------------------------------------------------------------------------------------------------- */
 
 struct sample {
     int64_t begun, took; /* ticks */
@@ -88,7 +91,7 @@ static void task_sample(void *arg)
 
 struct waker {
     int64_t gap_ns;
-    bool sleep;
+    bool sleep, round_trips;
     uint64_t samples; /* in a turn */
     struct sample *sample;
     struct rp_histogram latency[2];
@@ -104,8 +107,15 @@ static int wake_turn(struct waker *waker, const struct executor *executor, void 
         int64_t next = meter_now() + waker->gap_ns;
 
         sample->begun = meter_ticks();
-        rc = executor->submit(pool, task_sample, sample);
-        meter_pass_until(next, waker->sleep);
+        if (waker->round_trips) {
+            rc = executor->join(pool, task_count, NULL);
+            sample->took = meter_ticks() - sample->begun;
+            next = meter_now() + waker->gap_ns;
+        } else {
+            rc = executor->submit(pool, task_sample, sample);
+        }
+        if (waker->gap_ns)
+            meter_pass_until(next, waker->sleep);
     }
     if (rc)
         return rc;
@@ -155,20 +165,21 @@ int bench_versus(int argc, char **argv)
     static struct waker waker;
     double *rates[2] = {rates_of[0], rates_of[1]};
     uint64_t producers = 1, workers = 1, tasks = 40000000, queue = 1024, other = OTHER_EPOLL, pairs = 20;
-    uint64_t gap_us = 0, gap = GAP_SPIN, samples = 20000;
+    uint64_t what = THROUGHPUT, gap_us = 0, gap = GAP_SPIN, samples = 20000;
     struct record record;
     bool json = false;
     void *pools[2];
     const struct arg_key keys[] = {
         {"other", 0, 0, &other, "what the second pool has that the first one has not", other_words},
-        {"producers", 1, PRODUCERS_MOST, &producers, "threads that submit, without a gap", NULL},
+        {"what", 0, 0, &what, "throughput; wake: to the first instruction; roundtrip: until it is done", what_words},
+        {"producers", 1, PRODUCERS_MOST, &producers, "throughput: threads that submit", NULL},
         {"workers", 1, WORKERS_MOST, &workers, "threads of each pool", NULL},
-        {"tasks", 1, TASKS_MOST, &tasks, "all turns together, without a gap", NULL},
+        {"tasks", 1, TASKS_MOST, &tasks, "throughput: all turns together", NULL},
         {"queue", 0, QUEUE_MOST, &queue, "tasks that wait", NULL},
         {"pairs", 1, PAIRS_MOST, &pairs, "turns of each pool", NULL},
-        {"gap_us", 0, 1000000, &gap_us, "0: none, throughput; else one task each gap, and its latency", NULL},
+        {"gap_us", 0, 1000000, &gap_us, "wake: one task each gap; roundtrip: between one and the next", NULL},
         {"gap", 0, 0, &gap, "how the gap is spent", gap_words},
-        {"samples", 1, 100000000, &samples, "all turns together, with a gap", NULL},
+        {"samples", 1, 100000000, &samples, "wake, roundtrip: all turns together", NULL},
     };
 
     switch (workload_args(executor, &record, keys, NKEYS(keys), 0, argc, argv, &json)) {
@@ -188,19 +199,20 @@ int bench_versus(int argc, char **argv)
     };
     waker.gap_ns = (int64_t)gap_us * 1000;
     waker.sleep = gap == GAP_SLEEP;
+    waker.round_trips = what == ROUNDTRIP;
     waker.samples = (samples + 2 * pairs - 1) / (2 * pairs);
     int rc = cells_prepare(2 * config.workers, false) ? create_both(executor, pools, config, other) : -ENOMEM;
     if (rc)
         return workload_failed(&record, "cannot run", rc);
-    rc = gap_us ? wake_turns(&waker, executor, pools, (unsigned)pairs)
-                : take_turns(&turns, pools, (unsigned)pairs, rates, ratios);
+    rc = what != THROUGHPUT ? wake_turns(&waker, executor, pools, (unsigned)pairs)
+                            : take_turns(&turns, pools, (unsigned)pairs, rates, ratios);
     executor->destroy(pools[0]);
     executor->destroy(pools[1]);
     if (rc)
         return workload_failed(&record, "cannot run", rc);
-    if (cells_tasks() != (gap_us ? waker.samples : turns.tasks) * 2 * pairs)
+    if (cells_tasks() != (what != THROUGHPUT ? waker.samples : turns.tasks) * 2 * pairs)
         record.wrong = "not exactly the tasks ran that were submitted";
-    if (gap_us) {
+    if (what != THROUGHPUT) {
         double first = rp_histogram_at(&waker.latency[0], 0.50), second = rp_histogram_at(&waker.latency[1], 0.50);
         record_add(&record, "p50_us", first / 1e3);
         record_add(&record, "other_p50_us", second / 1e3);
