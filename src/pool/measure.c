@@ -278,8 +278,8 @@ static void row_learn(struct worker *worker, int64_t now)
 
     if (!tasks)
         return;
-    if (!measures->usual_ns) /* as others have found */
-        measures->usual_ns = EVERY_NS / (int64_t)runq_stamped_every(&worker->pool->runq);
+    if (!measures->usual_ns) /* as others have found, at the least: lest a long one hide behind too much */
+        measures->usual_ns = EVERY_NS / 2 / (int64_t)runq_stamped_every(&worker->pool->runq);
     if (others)
         others_learn(measures, took - measures->row_timed_ns, others, now);
     else
