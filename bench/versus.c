@@ -5,8 +5,8 @@
  * for some milliseconds each; the pool whose turn it is not sleeps. `ratio` is the median over the pairs of turns. With
  * a gap it is one thread that submits a task each gap, and `ratio` that of the medians of all times from submit to the
  * task's first instruction; with round trips, one that waits for each task, and of the times until it is done. Two
- * processes one after the other differ by more than what is looked for here, as a CPU is
- * taken away for a moment or lines travel further for a while: that hits both turns of a pair, or few pairs.
+ * processes one after the other differ by more than what is looked for here, as a CPU is taken away for a moment or
+ * lines travel further for a while: that hits both turns of a pair, or few pairs.
  *
  * What it leaves out: where the memory of the two pools lies differs too, by some percent of the figure, and stays for
  * the process. Hence several runs.

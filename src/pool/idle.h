@@ -47,7 +47,7 @@
  * 20 us after its call. Where those that were called stay away with a task each, asleep in it as a rule, that is all
  * that a burst of such tasks waits for: a thousand took 20 ms to begin. So a called worker that finds the very task
  * after the last called one's, and soon after that one, lets one chain more run, twice as many as there are CPUs at
- * most; any other finds all but one too many. Tasks that keep a CPU busy show by that: the next worker comes late, or
+ * most, and no more than 16; any other brings them back to one. Tasks that keep a CPU busy show by that: the next worker comes late, or
  * others have taken tasks meanwhile. Nothing above asks for this: one too many is a searcher that finds nothing.
  *
  * Taking more than one. The expiry ticker, a shrinking tune and the release take the whole stack with one CAS; the list

@@ -624,7 +624,7 @@ static __attribute__((noinline)) bool worker_parks(struct worker *worker, bool *
     return true;
 }
 
-/* A worker that was made before there is anything to do sleeps at once, as a new one. false: it left. */
+/* One that was made before there is anything to do sleeps at once; not one that a panic brings here. false: it left. */
 static bool worker_wakes(struct worker *worker, bool *searching)
 {
     return *searching || worker->taker.taken || worker_parks(worker, searching);
