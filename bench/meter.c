@@ -107,7 +107,8 @@ uint64_t meter_steps(uint64_t ns)
 struct cell {
     _Atomic uint64_t tasks; /* written by its thread; relaxed: whoever needs it exact has joined, or waits for it */
     struct rp_histogram *latency; /* NULL until its thread has one to add to: several pages */
-    struct cell *next;
+    struct cell *next;            /* in cells */
+    struct cell *next_prepared;   /* not the same: who loses a pop reads it of a cell that its winner pushes already */
 } __attribute__((aligned(LINES)));
 
 static _Atomic(struct cell *) cells;    /* all, for the sum; pushed only */
@@ -152,7 +153,7 @@ static struct cell *cell_join(void)
 {
     struct cell *cell = atomic_load(&prepared);
 
-    while (cell && !atomic_compare_exchange_weak(&prepared, &cell, cell->next))
+    while (cell && !atomic_compare_exchange_weak(&prepared, &cell, cell->next_prepared))
         ;
     if (!cell)
         cell = needed(cell_make(false));
@@ -169,7 +170,7 @@ bool cells_prepare(unsigned n, bool latency)
 
         if (!cell)
             return false;
-        cell->next = atomic_load(&prepared);
+        cell->next_prepared = atomic_load(&prepared);
         atomic_store(&prepared, cell);
     }
     return true;
