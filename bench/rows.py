@@ -73,7 +73,7 @@ def throughput_rows():
     for other, shapes in VERSUS.items():
         for shape in shapes:
             producers, workers = shape.split("/")
-            many = " queue=65536 tasks=160000000 pairs=4" if producers == "1000" else ""
+            many = " queue=65536 tasks=320000000 pairs=8" if producers == "1000" else ""
             out.append(Row(f"versus {other} {shape}", f"versus other={other} producers={producers} workers={workers}{many}",
                            "ratio", "x", quick=shape == "1/1", peers=()))
     out.append(Row("growth workers", "throughput producers=1", **unit, scaled=20000, peers=(), seconds=2,

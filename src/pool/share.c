@@ -154,10 +154,10 @@ static bool share_acquire(struct ring *ring, struct taker *taker)
     return false;
 }
 
-/* How many from the head on are published, with SHARE_DEPTH more behind them; at most as many as `most`. */
+/* How many from the head on are published, with as many more behind them as others need; at most as many as `most`. */
 static unsigned extent(const struct ring *ring, uint64_t head, unsigned most)
 {
-    uint64_t beyond = head + most + SHARE_DEPTH - 1;
+    uint64_t beyond = head + most + SHARE_DEPTH(ring->nshares - 1) - 1;
     unsigned n = 0;
 
     if (ahead(load_acquire(&slot_at(ring, beyond)->sequence), beyond + 1) != 0)

@@ -52,10 +52,11 @@
 
 #include "pool/runq.h"
 
-#ifndef SHARE_MOST                     /* the model has figures of its own */
-#define SHARE_MOST 16U                 /* positions that are taken at once */
-#define SHARE_FIRST 1                  /* what a worker takes at once before it knows its tasks */
-#define SHARE_DEPTH 128                /* tasks that a share leaves to others */
+#ifndef SHARE_MOST      /* the model has figures of its own */
+#define SHARE_MOST 16U  /* positions that are taken at once */
+#define SHARE_FIRST 1   /* what a worker takes at once before it knows its tasks */
+#define SHARE_OTHERS 8U /* so many others are left a share each, published, by who takes one */
+#define SHARE_DEPTH(others) (((others) < SHARE_OTHERS ? (others) : SHARE_OTHERS) * SHARE_MOST)
 #define SHARE_LOOK_NS INT64_C(4000000) /* a tick of coarse clocks */
 #define SHARE_NAP_NS 1000              /* and the timer's slack, 50 us */
 #define SHARE_CPUS cpu_allowed()

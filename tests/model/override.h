@@ -138,7 +138,7 @@ unsigned model_share_first(void);
 unsigned model_share_depth(void);
 int64_t model_share_look_ns(void);
 #define SHARE_FIRST model_share_first()
-#define SHARE_DEPTH model_share_depth()
+#define SHARE_DEPTH(others) ((void)(others), model_share_depth())
 #define SHARE_LOOK_NS model_share_look_ns()
 
 /* --- pool/worker.c ---------------------------------------------------------------------------------------------- */

@@ -98,18 +98,27 @@ Test(share, takes_so_many_at_once_and_begins_them_in_order)
     queue_end();
 }
 
-Test(share, leaves_so_many_to_others)
+static void leaves(unsigned nshares, unsigned depth)
 {
     struct taker taker = {.share_most = SHARE_MOST};
 
     queue_make(DEPTH);
-    cr_assert_eq(put(0, SHARE_MOST + SHARE_DEPTH - 1), SHARE_MOST + SHARE_DEPTH - 1);
+    runq_normal(&queue)->nshares = nshares; /* as on so many CPUs; it takes the first one that nobody holds */
+    cr_assert_eq(put(0, SHARE_MOST + depth - 1), SHARE_MOST + depth - 1);
     cr_assert_eq(take(&taker, false), 0);
     cr_assert_eq(load_relaxed(&runq_normal(&queue)->head) & POSITION_MASK, 1);
-    cr_assert_eq(put(SHARE_MOST + SHARE_DEPTH - 1, 2), 2);
+    cr_assert_eq(put(SHARE_MOST + depth - 1, 2), 2);
     cr_assert_eq(take(&taker, true), 1);
     cr_assert_eq(load_relaxed(&runq_normal(&queue)->head) & POSITION_MASK, 1 + SHARE_MOST);
     queue_end();
+}
+
+Test(share, leaves_as_much_to_each_of_eight_others)
+{
+    leaves(2, SHARE_MOST);
+    leaves(4, 3 * SHARE_MOST);
+    leaves(9, 8 * SHARE_MOST);
+    leaves(64, 8 * SHARE_MOST);
 }
 
 Test(share, what_is_left_counts_as_queued)
