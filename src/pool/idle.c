@@ -32,24 +32,31 @@ static bool alive_claim(struct pool *pool)
     return false;
 }
 
+/* Calls the worker that is on top of the stack by this word. In a section. false: the word is stale. */
+static bool call_top(struct pool *pool, uint64_t word)
+{
+    struct worker *worker = worker_at(pool, idle_top(word) - 1);
+
+    if (!worker)
+        return false;                             /* that worker has left and was freed */
+    unsigned below = load_relaxed(&worker->next); /* validated by the tag */
+    if (!cas_seq(&pool->idle.word, &word, retag(word, below, idle_searching(word) + 1)))
+        return false;
+    park_call(worker, PARK_NOTIFIED);
+    return true;
+}
+
 /* idle_wake_one, where fewer than `most` search. */
 static bool wake_one(struct pool *pool, unsigned most)
 {
     for (;;) {
         uint64_t word = load_seq(&pool->idle.word); /* P2, and again whenever the word has changed */
-        unsigned top = idle_top(word);
 
         if (idle_searching(word) >= most)
             return false;
-        if (top) {
-            struct worker *worker = worker_at(pool, top - 1);
-            if (!worker)
-                continue;                                 /* the word is stale: that worker has left and was freed */
-            unsigned below = load_relaxed(&worker->next); /* validated by the tag */
-            if (cas_seq(&pool->idle.word, &word, retag(word, below, idle_searching(word) + 1))) {
-                park_call(worker, PARK_NOTIFIED);
+        if (idle_top(word)) {
+            if (call_top(pool, word))
                 return false;
-            }
             continue;
         }
         if (!idle_may_grow(pool))
@@ -83,6 +90,19 @@ static void call_one(struct pool *pool, unsigned most)
 void idle_call_one(struct pool *pool)
 {
     call_one(pool, 1);
+}
+
+bool idle_call_beside(struct pool *pool)
+{
+    uint64_t word = load_relaxed(&pool->idle.word); /* validated by the CAS */
+    unsigned searching = idle_searching(word);
+
+    if (!idle_top(word) || !searching || searching >= pool->cpus)
+        return false;
+    rcu_enter();
+    (void)call_top(pool, word); /* in vain: something has moved */
+    rcu_exit();
+    return true;
 }
 
 bool idle_search_begin(struct pool *pool, unsigned most)

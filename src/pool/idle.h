@@ -104,6 +104,13 @@ bool idle_wake_one(struct pool *pool);
 /* The same for a caller that holds no section: the spawn is done. */
 void idle_call_one(struct pool *pool);
 
+/*
+ * Where tasks are ready and a CPU is free, and those that search have not come for long, as one that was called may
+ * stand behind another worker on another CPU: calls one more that is parked. false: nobody is, or nobody searches, or as
+ * many as there are CPUs.
+ */
+bool idle_call_beside(struct pool *pool);
+
 /* Announces the caller as a searcher, one of at most `most`; false if so many there are. */
 bool idle_search_begin(struct pool *pool, unsigned most);
 

@@ -152,6 +152,11 @@ struct room {
     _Atomic uint32_t refrain; /* a hint: naps that are not due */
     _Atomic uint32_t refrain_next; /* a hint: how many are not after the next vain one */
     _Atomic uint32_t yielding;     /* a hint: submitters that have given up their CPU, with the queue full */
+    _Atomic uint32_t slow;         /* a hint: half a short queue takes longer than two changes of threads, */
+    _Atomic uint32_t paced_done;   /* by what had ended */
+    _Atomic int64_t paced_at;      /* then */
+    _Atomic int64_t alone_at;      /* hints: since when nobody wants it, 0: somebody did, */
+    _Atomic uint32_t alone_done;   /* and how many tasks had ended then */
 };
 
 #define ATTENTION_ENDER (UINT64_C(1) << 32)

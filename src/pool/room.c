@@ -53,10 +53,15 @@
 #define CROWD 4U
 #define CROWD_LIMIT 256U
 #define REST_YIELD 16U
+#define REST_LEAST 8U
 #define REST_MOST 64U
 #define ALONE_NS 1500  /* a turn of the CPU that comes back so soon went to nobody */
 #define REST_BRISK 16U /* tasks that end in REST_MOST turns where workers are at it */
 #define REST_LONGER 2  /* times REST_MOST turns before such a queue */
+#define AMONG_NS 5000  /* for each submitter more that gives up its CPU */
+#define ALONE_LONG_NS 50000
+#define PACE_TASKS 32U
+#define SLOW_NS 8000 /* for as many tasks as may be in flight */
 #define NAP_NS 50000
 #define NAP_MOST_NS 1000000
 #define NAP_LATE_NS 150000 /* with the timer's slack, and some */
@@ -326,27 +331,76 @@ static bool rest_briskly(const struct pool *pool)
 }
 
 /*
- * Where much is in flight it pays to wait until more than one has ended, away from the words that the workers write,
- * and off the CPU if they want it. true: a nap would leave the workers enough to do, as so few have ended meanwhile and
- * so many are left. *alone: nobody has use for this CPU, but for submitters that rest as well, so that workers may be
- * waiting for one another on the others, until it is idle.
+ * Whether half of a short queue takes the workers longer than two changes of threads, as they went lately: then, too,
+ * they are to have the CPU of who waits for them, in whose place one more of them would run.
+ */
+static bool drains_slowly(struct pool *pool, unsigned limit)
+{
+    struct room *room = &pool->room;
+    uint32_t done = runq_done(&pool->runq), ended = (done - load_relaxed(&room->paced_done)) & FLIGHT_MASK; /* hints */
+
+    if (ended >= PACE_TASKS) {
+        int64_t now = rp_now(), each = (now - load_relaxed(&room->paced_at)) / ended; /* as all of this */
+        store_relaxed(&room->paced_done, done);
+        store_relaxed(&room->paced_at, now);
+        store_relaxed(&room->slow, each * limit >= SLOW_NS);
+    }
+    return load_relaxed(&room->slow);
+}
+
+/* Gives up the CPU. true: nobody wanted it but submitters that did so as well; *beside: there are such. */
+static bool cpu_is_unwanted(struct room *room, bool *beside)
+{
+    int64_t before = rp_now();
+    uint32_t others = add_relaxed(&room->yielding, 1); /* hints, as the next */
+    sched_yield();
+    uint32_t still = sub_relaxed(&room->yielding, 1) - 1;
+
+    *beside = still;
+    return rp_now() - before < ALONE_NS + (others > still ? others : still) * AMONG_NS;
+}
+
+/*
+ * Of submitters that look for room and give up their CPU: whether nobody else has wanted that for long, while there are
+ * workers for all CPUs and tasks are not brief. Then a worker stands behind another one, on the CPU where it ran last.
+ */
+static bool alone_for_long(struct pool *pool, bool alone)
+{
+    struct room *room = &pool->room;
+    int64_t since = load_relaxed(&room->alone_at), now = alone ? rp_now() : 0; /* hints, as all of this */
+
+    if (since ? now && now - since < ALONE_LONG_NS : !now)
+        return false;
+    bool late = since && now && ended_since(pool, load_relaxed(&room->alone_done)) < (now - since) / BRIEF_NS;
+    store_relaxed(&room->alone_at, now);
+    store_relaxed(&room->alone_done, runq_done(&pool->runq));
+    return late && pool->cpus > 1 && load_relaxed(&pool->alive) >= pool->cpus;
+}
+
+/*
+ * Where much is in flight, or it takes long, it pays to wait until more than one has ended, away from the words that the
+ * workers write, and off the CPU if they want it. true: a nap is due, as it would leave the workers enough to do, so few
+ * have ended meanwhile and so many are left, or as only an idle CPU is given workers that wait for another one. *alone:
+ * nobody has use for this CPU, but for submitters that rest as well, so that workers may be waiting for one another on
+ * the others, until it is idle.
  */
 static bool rest(struct pool *pool, bool *alone)
 {
     unsigned limit = load_relaxed(&pool->runq.limit); /* a hint */
     unsigned turns = limit / 16 < REST_MOST ? limit / 16 : REST_MOST;
+    bool queues = limit >= REST_LEAST && pool->queue_depth; /* in others each task waits for a worker of its own */
     uint32_t before = 0;
 
     *alone = false;
     if (turns == REST_MOST && rest_briskly(pool))
         return false;
-    if (turns >= REST_YIELD) {
-        int64_t yielded_at = rp_now();
-        add_relaxed(&pool->room.yielding, 1); /* a hint, as the next */
-        sched_yield();
-        bool others = sub_relaxed(&pool->room.yielding, 1) > 1;
-        *alone = others || rp_now() - yielded_at < ALONE_NS;
-        if (runq_flight(&pool->runq) <= limit / 2) /* it took long, and they may be waiting for us */
+    if (turns >= REST_YIELD || (queues && drains_slowly(pool, limit))) {
+        bool others, unwanted = cpu_is_unwanted(&pool->room, &others);
+        bool full = runq_flight(&pool->runq) > limit / 2; /* else it took long, and they may be waiting for us */
+        *alone = unwanted || others;
+        if (alone_for_long(pool, full && unwanted))
+            return !idle_call_beside(pool);
+        if (!full)
             return false;
         before = runq_done(&pool->runq);
     }

@@ -3,6 +3,8 @@
  */
 #include "ledger.h"
 
+#include "pool/pool.h"
+
 #include <errno.h>
 
 #define MS INT64_C(1000000)
@@ -54,6 +56,39 @@ static void expiry_minimum(void)
     must(rp_pool_running(ledger.pool) >= least, "%u workers of the minimum", rp_pool_running(ledger.pool));
     settle(true);
     must(rp_pool_running(ledger.pool) == least, "%u workers, %u are the minimum", rp_pool_running(ledger.pool), least);
+    rest_check();
+    close_pool();
+}
+
+static void call_beside(void *unused)
+{
+    (void)unused;
+    for (int i = 0; i < 4; i++) {
+        (void)idle_call_beside(ledger.pool->handle.core);
+        model_yield();
+    }
+}
+
+/*
+ * Who waits for room calls one more beside those that search, in any state of the pool, while workers expire and their
+ * descriptors are freed: it is one call more, and tasks that need one another get their workers as without it.
+ */
+static void beside(void)
+{
+    struct gate started = {0};
+
+    open_pool(3, &(struct rp_pool_options){.queue_depth = choose(3), .expiry_ns = MS, .min_workers = choose(3)});
+    job_new()->waits = &started;
+    job_new()->opens = &started;
+    for (int i = 0; i < 2; i++)
+        job_new();
+    actor("submitter", submit_several, &ledger.job[0]);
+    actor("submitter", submit_several, &ledger.job[2]);
+    actor("beside", call_beside, NULL);
+    actors_join();
+    accepted_check();
+    all_done();
+    settle(true);
     rest_check();
     close_pool();
 }
@@ -421,6 +456,7 @@ static void destroy_inside(void)
 const struct scenario scenarios_life[] = {
     {"expiry-handoff", "the ticker and submitters: no task is stranded, all workers expire", expiry_handoff},
     {"expiry-minimum", "the same with dependent tasks and a minimum that stays", expiry_minimum},
+    {"call-beside", "one more is called beside those that search, while workers expire", beside},
     {"release-submit", "release and submit: what was accepted runs, no worker stays", release_submit},
     {"release-blocked", "release tells every blocked submitter", release_blocked},
     {"release-drop", "each queued task is dropped once, or has run", release_drop},
