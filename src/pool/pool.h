@@ -156,7 +156,8 @@ struct room {
     _Atomic uint32_t paced_done;   /* by what had ended */
     _Atomic int64_t paced_at;      /* then */
     _Atomic int64_t alone_at;      /* hints: since when nobody wants it, 0: somebody did, */
-    _Atomic uint32_t alone_done;   /* and how many tasks had ended then */
+    _Atomic uint32_t alone_done;   /* how many tasks had ended then, */
+    _Atomic uint32_t alone_again;  /* and whether it helped to call one more */
 };
 
 #define ATTENTION_ENDER (UINT64_C(1) << 32)

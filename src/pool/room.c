@@ -60,6 +60,7 @@
 #define REST_LONGER 2  /* times REST_MOST turns before such a queue */
 #define AMONG_NS 5000  /* for each submitter more that gives up its CPU */
 #define ALONE_LONG_NS 50000
+#define ALONE_AGAIN_NS 4000
 #define PACE_TASKS 32U
 #define SLOW_NS 8000 /* for as many tasks as may be in flight */
 #define NAP_NS 50000
@@ -369,12 +370,25 @@ static bool alone_for_long(struct pool *pool, bool alone)
     struct room *room = &pool->room;
     int64_t since = load_relaxed(&room->alone_at), now = alone ? rp_now() : 0; /* hints, as all of this */
 
-    if (since ? now && now - since < ALONE_LONG_NS : !now)
+    if (since ? now && now - since < (load_relaxed(&room->alone_again) ? ALONE_AGAIN_NS : ALONE_LONG_NS) : !now)
         return false;
     bool late = since && now && ended_since(pool, load_relaxed(&room->alone_done)) < (now - since) / BRIEF_NS;
     store_relaxed(&room->alone_at, now);
     store_relaxed(&room->alone_done, runq_done(&pool->runq));
     return late && pool->cpus > 1 && load_relaxed(&pool->alive) >= pool->cpus;
+}
+
+/*
+ * What to do about that. If one that was called stands there, it keeps others from being called, for a time slice: one
+ * more is called, and again as soon as that one sleeps. true: only a nap helps, as an idle CPU is given who works and
+ * stands there.
+ */
+static bool alone_needs_nap(struct pool *pool)
+{
+    bool again = load_relaxed(&pool->room.alone_again), called = idle_call_beside(pool); /* a hint */
+
+    store_relaxed(&pool->room.alone_again, called);
+    return !called && !again;
 }
 
 /*
@@ -399,7 +413,7 @@ static bool rest(struct pool *pool, bool *alone)
         bool full = runq_flight(&pool->runq) > limit / 2; /* else it took long, and they may be waiting for us */
         *alone = unwanted || others;
         if (alone_for_long(pool, full && unwanted))
-            return !idle_call_beside(pool);
+            return alone_needs_nap(pool);
         if (!full)
             return false;
         before = runq_done(&pool->runq);
