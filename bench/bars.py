@@ -115,12 +115,16 @@ class Judge:
         return row, [figures[figure] for figures in self.rounds.get(row, {}).get(program, ()) if figure in figures]
 
     def side(self, row, figure, program="ringpool", floor_of=None, floor=FLOOR):
-        """floor_of: the row that has the floor, if it is another one; floor: how its name begins."""
+        """floor_of: the row that has the floor, if it is another one; floor: how its name begins. Ours may be better than
+        the ones in order; what forbids more then is what no pool at all comes to."""
         found = self.tables.get(row, {}).get(program, {}).get(figure)
         why = self.failures.get(row, {}).get(program)
         if found and not why:
-            floors = [other[figure] for name, other in self.tables.get(floor_of or row, {}).items()
-                      if name.startswith(floor) and figure in other]
+            every = {name: other[figure] for name, other in self.tables.get(floor_of or row, {}).items()
+                     if name.startswith(FLOOR) and figure in other}
+            floors = [other for name, other in every.items() if name.startswith(floor)]
+            if floor == IN_ORDER and all(beyond(found[0], other[0], True) for other in floors):
+                floors = list(every.values())
             return Side(found, name=program, floors=floors, rounds=self.taken(row, program, figure))
         if why:
             return Side(why=f"{program}: {why}", failed=program.startswith("ringpool") and why != ABSENT)

@@ -266,6 +266,12 @@ class Bars(unittest.TestCase):
         self.assertTrue(self.verdict(tables, "work 500 ns: efficiency >= 0.9").barred)
         self.assertFalse(self.verdict(tables, "work 500 ns, ringpool-unordered").barred)
 
+    def test_and_if_it_is_better_than_that_against_bare_threads(self):
+        for shares, barred in ((0.88, True), (0.91, False)):
+            row = {"ringpool": 0.77, "floor-ring": 0.63, "floor-shares": shares}
+            tables = {"work 500 ns": {name: {"efficiency": (value,) * 3} for name, value in row.items()}}
+            self.assertEqual(self.verdict(tables, "work 500 ns: efficiency >= 0.9").barred, barred, shares)
+
     def test_each_row_of_the_bars_is_spoken_of(self):
         said = {verdict.bar for verdict in bars.judge({}, {})}
         for bar in ("throughput", "strict", "batch", "CPU per task", "work", "wake", "round trip", "submit", "sleepers",
