@@ -115,8 +115,8 @@ class Judge:
         return row, [figures[figure] for figures in self.rounds.get(row, {}).get(program, ()) if figure in figures]
 
     def side(self, row, figure, program="ringpool", floor_of=None, floor=FLOOR):
-        """floor_of: the row that has the floor, if it is another one; floor: how its name begins. Ours may be better than
-        the ones in order; what forbids more then is what no pool at all comes to."""
+        """floor_of: the row that has the floor, if it is another one; floor: how its name begins. Where ours is better
+        than the ones in order they forbid nothing: then it is held against all of the row."""
         found = self.tables.get(row, {}).get(program, {}).get(figure)
         why = self.failures.get(row, {}).get(program)
         if found and not why:

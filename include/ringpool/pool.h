@@ -84,10 +84,10 @@ struct rp_pool_options {
     unsigned max_extra; /* most workers beyond capacity that stand in for blocked ones; 0: 64 */
     bool unordered; /* tasks of the normal class may start in another order than they were submitted: workers take up to
                        16 of those that run for 0.15 to 8 us at once, 16 us of work, where 16 more wait for each other
-                       CPU, or 128, and others take over what then waits behind a longer one. Several workers do more of
-                       such tasks. A task must not wait for the start of another, but for one whose future it waits for.
-                       Without effect on a single CPU, and where more may be in flight than the queue has slots (as with
-                       RP_UNLIMITED, or after a tune to far more) */
+                       CPU (128 from 9 CPUs on), and others take over what then waits behind a longer one. Several
+                       workers do more of such tasks. A task must not wait for the start of another, but for one whose
+                       future it waits for. Without effect on a single CPU, and where more may be in flight than the
+                       queue has slots (as with RP_UNLIMITED, or after a tune to far more) */
     uint64_t reserved[8];
 };
 

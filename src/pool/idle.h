@@ -47,8 +47,9 @@
  * 20 us after its call. Where those that were called stay away with a task each, asleep in it as a rule, that is all
  * that a burst of such tasks waits for: a thousand took 20 ms to begin. So a called worker that finds the very task
  * after the last called one's, and soon after that one, lets one chain more run, twice as many as there are CPUs at
- * most, and no more than 16; any other brings them back to one. Tasks that keep a CPU busy show by that: the next worker comes late, or
- * others have taken tasks meanwhile. Nothing above asks for this: one too many is a searcher that finds nothing.
+ * most, and no more than 16; any other brings them back to one. Tasks that keep a CPU busy show by that: the next
+ * worker comes late, or others have taken tasks meanwhile. Nothing above asks for this: one too many is a searcher that
+ * finds nothing.
  *
  * Taking more than one. The expiry ticker, a shrinking tune and the release take the whole stack with one CAS; the list
  * is private then. The ticker counts itself as searching while it holds the list, since submitters see nobody parked,
@@ -106,8 +107,8 @@ void idle_call_one(struct pool *pool);
 
 /*
  * Where tasks are ready and a CPU is free, and those that search have not come for long, as one that was called may
- * stand behind another worker on another CPU: calls one more that is parked. false: nobody is, or nobody searches, or as
- * many as there are CPUs.
+ * stand behind another worker on another CPU: calls one more that is parked. false: nobody is; or nobody searches, and
+ * the next submit calls one; or as many do as there are CPUs. Any thread, in a section or not.
  */
 bool idle_call_beside(struct pool *pool);
 

@@ -53,16 +53,16 @@
 #define CROWD 4U
 #define CROWD_LIMIT 256U
 #define REST_YIELD 16U
-#define REST_LEAST 8U
+#define REST_LEAST 8U /* of a shorter queue half is gone before a thread is changed */
 #define REST_MOST 64U
-#define ALONE_NS 1500  /* a turn of the CPU that comes back so soon went to nobody */
-#define REST_BRISK 16U /* tasks that end in REST_MOST turns where workers are at it */
-#define REST_LONGER 2  /* times REST_MOST turns before such a queue */
-#define AMONG_NS 5000  /* for each submitter more that gives up its CPU */
-#define ALONE_LONG_NS 50000
-#define ALONE_AGAIN_NS 4000
-#define PACE_TASKS 32U
-#define SLOW_NS 8000 /* for as many tasks as may be in flight */
+#define ALONE_NS 1500       /* a turn of the CPU that comes back so soon went to nobody */
+#define REST_BRISK 16U      /* tasks that end in REST_MOST turns where workers are at it */
+#define REST_LONGER 2       /* times REST_MOST turns before such a queue */
+#define AMONG_NS 5000       /* for each submitter more that gives up its CPU */
+#define ALONE_LONG_NS 50000 /* more than it takes to rouse a CPU for a worker */
+#define ALONE_AGAIN_NS 4000 /* once it has helped to call one more */
+#define PACE_TASKS 32U      /* in how many a pace is measured */
+#define SLOW_NS 8000        /* for as many tasks as may be in flight */
 #define NAP_NS 50000
 #define NAP_MOST_NS 1000000
 #define NAP_LATE_NS 150000 /* with the timer's slack, and some */
@@ -392,11 +392,11 @@ static bool alone_needs_nap(struct pool *pool)
 }
 
 /*
- * Where much is in flight, or it takes long, it pays to wait until more than one has ended, away from the words that the
- * workers write, and off the CPU if they want it. true: a nap is due, as it would leave the workers enough to do, so few
- * have ended meanwhile and so many are left, or as only an idle CPU is given workers that wait for another one. *alone:
- * nobody has use for this CPU, but for submitters that rest as well, so that workers may be waiting for one another on
- * the others, until it is idle.
+ * Where much is in flight, or it takes long, it pays to wait until more than one has ended, away from the words that
+ * the workers write, and off the CPU if they want it. true: a nap is due: it would leave the workers enough to do, as
+ * so few have ended meanwhile and so many are left; or workers wait for another CPU, and only an idle one is given
+ * them. *alone: nobody has use for this CPU, but for submitters that rest as well, so that workers may be waiting for
+ * one another on the others, until it is idle.
  */
 static bool rest(struct pool *pool, bool *alone)
 {
