@@ -113,8 +113,10 @@ def rows():
         out.append(Row(f"work {spin} ns", f"work workers=2 spin={spin}", "efficiency", quick=spin == 5000,
                        scaled=10000, ours={**BACKENDS, **UNORDERED}, check=(),
                        floor={"floor-shares": "", "floor-ring": ""}))
-    for spin, workers in ((500, 16), (5000, 2)):  # where submitters wait for room often, or workers outnumber the CPUs
-        out.append(Row(f"work {spin} ns W={workers} queue=64", f"work workers={workers} spin={spin} queue=64",
+    # where submitters wait for room often, or workers outnumber the CPUs
+    for spin, workers, how in ((500, 16, "queue=64"), (5000, 2, "queue=64"), (5000, 2, "mode=strict"),
+                               (20000, 16, "mode=strict")):
+        out.append(Row(f"work {spin} ns W={workers} {how}", f"work workers={workers} spin={spin} {how}",
                        "efficiency", scaled=10000, check=False))
     out.append(Row("submit busy", "work workers=1 spin=5000 tasks=40000 queue=1000000 sample=1", "submit_p50_ns", "ns",
                    more=False, peers=("mutex", "glib", "asio"), check=()))

@@ -99,6 +99,15 @@ struct search {
     int64_t gather_ns; /* for how long it lets them gather */
 };
 
+/* What a worker knows of how long its tasks take: see pace.c. */
+struct pace {
+    int64_t since;  /* it has had tasks to do since then, as far as is known; 0: it has none, or that is not known */
+    uint64_t tasks; /* its count of them then */
+    uint64_t span;  /* ns that it has had some before, since it last told the pool or might have, */
+    uint64_t ended; /* and how many ended */
+    bool differed;  /* what it might have told differed from what the pool knew */
+};
+
 /*
  * A worker's descriptor: made with its stack and kept in the cache after its thread has ended.
  * Legend: o its own thread, w whoever wakes it, r read by scans under RCU, l under the pool's lock, t the reactor.
@@ -139,6 +148,7 @@ struct worker {
     bool joinable;              /* l: a thread has ended or is about to */
     struct stack stack;         /* constant */
     struct cds_list_head cache; /* l: in the pool's fresh or victim list */
+    struct pace pace;           /* o; behind what each task touches */
 };
 
 /* Submitters that block: see room.c. Workers read the first line after each task: what is not for them is apart. */
@@ -156,7 +166,6 @@ struct room {
     _Atomic uint32_t paced_done;   /* by what had ended */
     _Atomic int64_t paced_at;      /* then */
     _Atomic int64_t alone_at;      /* hints: since when nobody wants it, 0: somebody did, */
-    _Atomic uint32_t alone_done;   /* how many tasks had ended then, */
     _Atomic uint32_t alone_again;  /* and whether it helped to call one more */
 };
 
@@ -198,8 +207,9 @@ struct pool {
     unsigned min_workers, max_blocking, queue_depth, max_extra;
     unsigned standing; /* workers made at creation and reboot */
     int64_t expiry_ns;
-    unsigned cpus;   /* that its creator might run on */
-    int64_t spin_ns; /* how long a submitter looks for room before it blocks; 0: it may not, on a single CPU */
+    unsigned cpus;            /* that its creator might run on */
+    _Atomic uint32_t task_ns; /* a hint, by workers: how long a task takes, as far as is known; seldom written */
+    int64_t spin_ns;          /* how long a submitter looks for room before it blocks; 0: it may not, on a single CPU */
     struct rp_pool_options hooks; /* the user's functions */
     struct rp_allocator allocator;
     struct log log;
@@ -428,8 +438,26 @@ void search_fall_back(struct worker *worker);
  * searching, before and after.
  */
 bool search_for_work(struct worker *worker, bool *searching);
-/* Its sleep has ended. */
-void search_parked(struct worker *worker);
+/* Its sleep has ended, just now. */
+void search_parked(struct worker *worker, int64_t now);
+
+/* --- pace.c: how long tasks take ---------------------------------------------------------------------------------- */
+
+/* On the worker's own thread: from now on it may have tasks to do; or it has none any more, or goes on to the next. */
+void pace_begins(struct worker *worker, int64_t now);
+void pace_ends(struct worker *worker, int64_t now);
+/* It did something else in between. */
+void pace_forgets(struct worker *worker);
+
+#ifndef TASK_NS /* in the model it is anything */
+#define TASK_NS(pool) load_relaxed(&(pool)->task_ns)
+#endif
+
+/* Nanoseconds; 0: not known. A hint. */
+static inline uint64_t pool_task_ns(const struct pool *pool)
+{
+    return TASK_NS(pool);
+}
 
 /* --- panic.c: tasks that do not return ---------------------------------------------------------------------------- */
 

@@ -53,7 +53,7 @@
 #define CROWD 4U
 #define CROWD_LIMIT 256U
 #define REST_YIELD 16U
-#define REST_LEAST 8U /* of a shorter queue half is gone before a thread is changed */
+#define REST_LEAST 8U /* of a shorter queue half is gone before a thread is changed, unless its tasks are long */
 #define REST_MOST 64U
 #define ALONE_NS 1500       /* a turn of the CPU that comes back so soon went to nobody */
 #define REST_BRISK 16U      /* tasks that end in REST_MOST turns where workers are at it */
@@ -62,8 +62,13 @@
 #define ALONE_LONG_NS 50000 /* more than it takes to rouse a CPU for a worker */
 #define ALONE_AGAIN_NS 4000 /* once it has helped to call one more */
 #define PACE_TASKS 32U      /* in how many a pace is measured */
-#define SLOW_NS 8000        /* for as many tasks as may be in flight */
+#define SLOW_NS 8000        /* for as many tasks as may be in flight, by all workers, */
+#define SLOW_ALL_NS 16000   /* or by one, */
+#define SLOW_EACH_NS 3000   /* or for one task */
+#define LASTS_NS 150000     /* a worker that sleeps is called in a third of that */
+#define LASTS_FEW 16U       /* tasks in flight: where there are more, naps leave room for many of them */
 #define NAP_NS 50000
+#define NAP_ALL_NS (4 * NAP_NS) /* for as many tasks as may be in flight, by one worker: two workers, and slack */
 #define NAP_MOST_NS 1000000
 #define NAP_LATE_NS 150000 /* with the timer's slack, and some */
 #define NAP_NS_PER_TASK 8  /* of those that may be in flight: so long takes a worker that has a CPU of its own */
@@ -331,11 +336,8 @@ static bool rest_briskly(const struct pool *pool)
     return true;
 }
 
-/*
- * Whether half of a short queue takes the workers longer than two changes of threads, as they went lately: then, too,
- * they are to have the CPU of who waits for them, in whose place one more of them would run.
- */
-static bool drains_slowly(struct pool *pool, unsigned limit)
+/* Whether half of a short queue takes the workers longer than two changes of threads, by what ended lately. */
+static bool queue_drains_slowly(struct pool *pool, unsigned limit)
 {
     struct room *room = &pool->room;
     uint32_t done = runq_done(&pool->runq), ended = (done - load_relaxed(&room->paced_done)) & FLIGHT_MASK; /* hints */
@@ -347,6 +349,26 @@ static bool drains_slowly(struct pool *pool, unsigned limit)
         store_relaxed(&room->slow, each * limit >= SLOW_NS);
     }
     return load_relaxed(&room->slow);
+}
+
+/*
+ * Whether the workers are to have the CPU of who waits for them, as one more of them could run there: if the tasks in
+ * flight take one worker longer than some changes of threads, or each of them takes longer than one. Of empty tasks,
+ * which are waited for longer than they run, how fast a queue is drained tells more.
+ */
+static bool drains_slowly(struct pool *pool, unsigned limit)
+{
+    uint64_t each = pool_task_ns(pool);
+
+    if (each >= SLOW_EACH_NS || each * limit >= SLOW_ALL_NS)
+        return true;
+    return limit >= REST_LEAST && pool->queue_depth && queue_drains_slowly(pool, limit);
+}
+
+/* Whether tasks take so long, and so few are in flight, that who waits for one is better asleep than in the way. */
+static bool tasks_last(const struct pool *pool)
+{
+    return load_relaxed(&pool->runq.limit) < LASTS_FEW && pool_task_ns(pool) >= LASTS_NS; /* hints */
 }
 
 /* Gives up the CPU. true: nobody wanted it but submitters that did so as well; *beside: there are such. */
@@ -372,23 +394,22 @@ static bool alone_for_long(struct pool *pool, bool alone)
 
     if (since ? now && now - since < (load_relaxed(&room->alone_again) ? ALONE_AGAIN_NS : ALONE_LONG_NS) : !now)
         return false;
-    bool late = since && now && ended_since(pool, load_relaxed(&room->alone_done)) < (now - since) / BRIEF_NS;
+    bool late = since && now && pool_task_ns(pool) >= BRIEF_NS;
     store_relaxed(&room->alone_at, now);
-    store_relaxed(&room->alone_done, runq_done(&pool->runq));
     return late && pool->cpus > 1 && load_relaxed(&pool->alive) >= pool->cpus;
 }
 
 /*
  * What to do about that. If one that was called stands there, it keeps others from being called, for a time slice: one
  * more is called, and again as soon as that one sleeps. true: only a nap helps, as an idle CPU is given who works and
- * stands there.
+ * stands there, and the workers have enough to do for as long.
  */
 static bool alone_needs_nap(struct pool *pool)
 {
     bool again = load_relaxed(&pool->room.alone_again), called = idle_call_beside(pool); /* a hint */
 
     store_relaxed(&pool->room.alone_again, called);
-    return !called && !again;
+    return !called && !again && pool_task_ns(pool) * load_relaxed(&pool->runq.limit) >= NAP_ALL_NS;
 }
 
 /*
@@ -402,13 +423,12 @@ static bool rest(struct pool *pool, bool *alone)
 {
     unsigned limit = load_relaxed(&pool->runq.limit); /* a hint */
     unsigned turns = limit / 16 < REST_MOST ? limit / 16 : REST_MOST;
-    bool queues = limit >= REST_LEAST && pool->queue_depth; /* in others each task waits for a worker of its own */
     uint32_t before = 0;
 
     *alone = false;
-    if (turns == REST_MOST && rest_briskly(pool))
+    if (tasks_last(pool) || (turns == REST_MOST && rest_briskly(pool)))
         return false;
-    if (turns >= REST_YIELD || (queues && drains_slowly(pool, limit))) {
+    if (turns >= REST_YIELD || drains_slowly(pool, limit)) {
         bool others, unwanted = cpu_is_unwanted(&pool->room, &others);
         bool full = runq_flight(&pool->runq) > limit / 2; /* else it took long, and they may be waiting for us */
         *alone = unwanted || others;
@@ -447,7 +467,7 @@ static void nap(struct pool *pool)
 static int look_around(struct pool *pool, unsigned class, bool newcomer, bool naps, uint64_t *position)
 {
     int64_t until = 0;
-    bool alone;
+    bool alone, last = tasks_last(pool);
 
     for (;;) {
         if (rest(pool, &alone) && naps) {
@@ -471,7 +491,7 @@ static int look_around(struct pool *pool, unsigned class, bool newcomer, bool na
         int64_t now = rp_now();
         if (!until)
             until = now + pool->spin_ns;
-        else if (now >= until)
+        if (last || now >= until)
             return -EAGAIN;
     }
 }

@@ -2,10 +2,14 @@
  * Search: what a worker without work does before it parks.
  *
  * It looks around for a short while, because a task that comes within microseconds is had without a system call on
- * either side. Seven rules bound that (measured; see bench/RESULTS.md). None of them is part of the parking protocol:
+ * either side. Eight rules bound that (measured; see bench/RESULTS.md). None of them is part of the parking protocol:
  * whatever is seen or not seen here, idle_park looks again.
  *   one searcher: it announces itself in the idle word, so that submitters wake nobody else, and only one may, or two
- *     of those that take turns, or have run dry after a long burst, as the one may only stand by (below);
+ *     of those that take turns, or have run dry after a long burst, as the one may only stand by (below); and two where
+ *     tasks are not short, as the one may have been called and stand behind another worker on a busy CPU, for a time
+ *     slice: whoever has a CPU and nothing to do would park meanwhile, and that CPU would be idle;
+ *   longer: while a submitter without room has given up its CPU it looks for as long as a task takes: the submitter
+ *     stands behind one, and comes back after it;
  *   lazy: where no worker is parked and none may be made there is nothing to announce, and it just looks;
  *   same CPU: it never looks around on the CPU of the thread that submitted last: that one could not run;
  *   gather: whoever takes each task the moment it is published works in its submitter's very cache lines, and slows it
@@ -35,6 +39,10 @@
 #define LOOKS 16 /* less than a microsecond */
 #define LOOK_FEW_NS 20000
 #define LOOK_MANY_NS 5000
+#ifndef LOOK_LONGER_NS        /* the model has one of its own */
+#define LOOK_LONGER_NS 150000 /* for longer tasks who waits may sleep: LASTS_NS of room.c */
+#endif
+#define SHORT_NS 400 /* of shorter tasks one worker takes what two would */
 
 #define GATHER_LEAST_NS 1000
 #define GATHER_MOST_NS 5000
@@ -78,14 +86,14 @@ void search_init(struct search *search)
     *search = (struct search){.patience = PATIENCE_LEAST, .gather_ns = GATHER_LEAST_NS};
 }
 
-void search_parked(struct worker *worker)
+void search_parked(struct worker *worker, int64_t now)
 {
     struct search *search = &worker->search;
     uint64_t taken = (head_position(worker->pool) - search->head) & POSITION_MASK; /* by others */
     bool among = worker->taker.brief && taken >= LONG_BURST;
     if (load_relaxed(&worker->pool->owner)) /* set soon after creation */
         among = true;
-    bool hasty = rp_now() - load_relaxed(&worker->parked_at) < (among ? HASTY_AMONG_NS : HASTY_NS); /* own word */
+    bool hasty = now - load_relaxed(&worker->parked_at) < (among ? HASTY_AMONG_NS : HASTY_NS); /* own word */
 
     search->hasty = hasty ? search->hasty + 1 : 0;
 }
@@ -173,6 +181,16 @@ static bool looks(struct pool *pool, unsigned n)
     return false;
 }
 
+/* How much longer than for its span it is to look. */
+static int64_t look_longer(const struct pool *pool)
+{
+    int64_t each = (int64_t)pool_task_ns(pool);
+
+    if (!load_relaxed(&pool->room.yielding)) /* a hint */
+        return 0;
+    return each < LOOK_LONGER_NS ? each : LOOK_LONGER_NS;
+}
+
 /* The clock is not asked before it has looked: a task that comes at once would wait for that. */
 static bool look_around(struct pool *pool, struct search *search, bool rests)
 {
@@ -189,7 +207,8 @@ static bool look_around(struct pool *pool, struct search *search, bool rests)
             wait_ns(REST_NS);
         if (looks(pool, rests ? 1 : LOOKS))
             return true;
-    } while (rp_now() < until);
+        now = rp_now();
+    } while (now < until || now < until + look_longer(pool));
     return false;
 }
 
@@ -274,7 +293,8 @@ bool search_for_work(struct worker *worker, bool *searching)
     if (!*searching) {
         uint64_t word = load_relaxed(&pool->idle.word); /* a hint */
         bool lazy = !idle_top(word) && load_relaxed(&pool->alive) >= load_relaxed(&pool->target);
-        if (!lazy && !(*searching = idle_search_begin(pool, streams || burst >= LONG_BURST ? 2 : 1)))
+        bool two = streams || burst >= LONG_BURST || pool_task_ns(pool) >= SHORT_NS;
+        if (!lazy && !(*searching = idle_search_begin(pool, two ? 2 : 1)))
             return false;
     }
     if (streams)

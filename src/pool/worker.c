@@ -127,6 +127,11 @@ static inline bool worker_searches(struct worker *worker, bool *searching)
 
     if (worker->search.soon)
         return true;
+    if (worker->search.dry_at) {
+        pace_ends(worker, worker->search.dry_at);
+        if (found)
+            pace_begins(worker, rp_now());
+    }
     store_relaxed(&worker->unstamped, 0); /* own word */
     if (worker->measures) {
         measure_row_ends(worker, worker->search.dry_at ? worker->search.dry_at : rp_now());
@@ -494,6 +499,7 @@ static __attribute__((noinline)) int worker_catches_up(struct worker *worker, bo
     if (*searching)
         idle_search_end(pool);
     *searching = false;
+    pace_forgets(worker);
     row_ends(worker);
     if (SHARE_NAP_NS)
         futex_wait(&nobody, 0, rp_after(SHARE_NAP_NS));
@@ -544,6 +550,7 @@ static __attribute__((noinline)) void worker_makes_way(struct worker *worker)
 
     worker->taker.meets = false;
     worker->taker.timed_at = 0;
+    pace_forgets(worker);
     store_relaxed(&worker->unstamped, 0); /* own word */
     row_ends(worker);
     do
@@ -561,6 +568,10 @@ static __attribute__((noinline)) bool worker_times(struct worker *worker, bool o
     if (worker->taker.taken == worker->taker.timed_taken) /* what it ran since was stolen from others */
         return owed;
     taker_learn(&worker->pool->runq, &worker->taker);
+    if (!worker->taker.brief || pool_task_ns(worker->pool) >= BRIEF_NS) { /* else it knows enough */
+        pace_ends(worker, worker->taker.timed_at);
+        pace_begins(worker, worker->taker.timed_at);
+    }
     if (worker->measures)
         measure_row(worker, worker->taker.timed_at);
     if (worker->taker.meets) {
@@ -616,7 +627,10 @@ static __attribute__((noinline)) bool worker_parks(struct worker *worker, bool *
     if (worker->measures)
         measure_rests(pool);
     uint32_t call = idle_park(pool, worker, *searching);
-    search_parked(worker);
+    int64_t now = rp_now();
+    pace_ends(worker, load_relaxed(&worker->parked_at)); /* own word */
+    pace_begins(worker, now);
+    search_parked(worker, now);
     *searching = worker->search.called = call == PARK_NOTIFIED;
     if (!*searching && called_leaves(worker, call, searching))
         return false;

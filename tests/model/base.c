@@ -175,6 +175,11 @@ int64_t model_overtake_ns(void)
     return model.head_insists ? 0 : FOREVER;
 }
 
+uint64_t model_task_ns(void)
+{
+    return model.task_ns[model.task_looks++ / 4 % 2];
+}
+
 /* All on one CPU: nobody looks around. Otherwise workers do, which makes schedules long. */
 int cpu_current(void)
 {

@@ -77,6 +77,8 @@ struct model {
     unsigned share_first, share_depth; /* 1: workers take one task at a time */
     bool share_looks;                  /* busy workers look at each turn whether one rests */
     bool head_insists;                 /* the first of blocked submitters shuts the gate as soon as it may */
+    uint64_t task_ns[2];               /* how long tasks take, as a hint says by turns, */
+    unsigned task_looks;               /* by how often it was looked at */
     uint64_t seed;
     const struct scenario *scenario;
 };

@@ -145,6 +145,12 @@ int64_t model_share_look_ns(void);
 
 #define TIMED_TASKS 2U
 
+/* --- pool/pool.h, pool/search.c --------------------------------------------------------------------------------- */
+
+uint64_t model_task_ns(void); /* of the schedule, and it changes */
+#define TASK_NS(pool) ((void)(pool), model_task_ns())
+#define LOOK_LONGER_NS 200
+
 /* --- pool/spawn.c ----------------------------------------------------------------------------------------------- */
 
 #define FILL_MANY 2

@@ -534,6 +534,8 @@ static void plan(void)
     model.share_depth = choose(2);
     model.share_looks = chance(2);
     model.head_insists = chance(2);
+    for (unsigned i = 0; i < 2; i++)
+        model.task_ns[i] = (const uint64_t[]){0, 1000, 100000, 1000000}[choose(4)];
     model.next_turn = UINT64_MAX;
 }
 
