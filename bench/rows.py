@@ -97,7 +97,7 @@ def latency_rows():
         out.append(Row(f"versus epoll {name}", f"versus other=epoll pairs=50 {keys}", "ratio", "x", more=False, peers=()))
     for workers in (1, 2):
         out.append(Row(f"roundtrip W={workers}", f"roundtrip workers={workers} samples=50000", **p50,
-                       quick=workers == 1, ours=JOINS, brief="samples=20000",
+                       quick=workers == 1, ours=JOINS, brief="samples=20000", floor="floor-ring",
                        check=("crossbeam", "go-channel", "mutex", "libuv", "glib", "asio")))
     # Who waits for every result sleeps between two of them; where it spins, the other CPU is halted and to be woken.
     out.append(Row("roundtrip 200 us", "roundtrip gap_us=200 gap=sleep samples=3000", **p50, ours=JOINS,

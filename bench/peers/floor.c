@@ -168,6 +168,31 @@ static int batch(void *self, executor_fn *fn, void *arg, unsigned n)
     return 0;
 }
 
+struct joined {
+    executor_fn *fn;
+    void *arg;
+    _Alignas(BARE_LINE) atomic_bool done;
+};
+
+static void run_joined(void *arg)
+{
+    struct joined *joined = arg;
+
+    joined->fn(joined->arg);
+    atomic_store_explicit(&joined->done, true, memory_order_release);
+}
+
+/* Likewise: there and back, two lines each way. */
+static int join(void *self, executor_fn *fn, void *arg)
+{
+    struct joined joined = {.fn = fn, .arg = arg};
+
+    put_soon(self, run_joined, &joined, 1);
+    while (!atomic_load_explicit(&joined.done, memory_order_acquire))
+        bare_pause();
+    return 0;
+}
+
 const struct executor peer_executor = {
     .name = NAME,
     .create = create,
@@ -175,4 +200,5 @@ const struct executor peer_executor = {
     .submit = submit,
     .burst = burst,
     .batch = spins ? batch : NULL,
+    .join = spins ? join : NULL,
 };

@@ -157,9 +157,10 @@ RP_API int rp_pool_create(struct rp_pool **pool, unsigned capacity, const struct
  * one for each thread that is inside submit at that moment (a batch: its size); so one with n blocked in front of it by
  * at most n + 1 times as many. Where tasks take longer it is fewer: by none that comes later once it has been the first
  * for a millisecond and a task that ended since has left no room for it. Before it blocks, a submitter looks for room
- * for some 20 us, unless several are blocked already in front of a deep queue; before a queue that takes the workers
- * longer it may nap, for a millisecond at most, so that it wakes to room for many, unless its task has a deadline or a
- * context.
+ * for some 20 us, unless several are blocked already in front of a deep queue, or fewer than 16 tasks may be in flight
+ * of which none ends for 75 us, as they went lately; between two looks it may give up its CPU to whoever wants it
+ * (sched_yield). Before a queue that takes the workers longer it may nap, for a millisecond at most, so that it wakes
+ * to room for many, unless its task has a deadline or a context.
  * A worker of the pool that would block here is stood in for by one more worker (within max_extra). That bounds how
  * deep tasks without room can submit to their own pool: tasks that split themselves again and again want
  * RP_OVERLOAD_CALLER_RUNS, at any capacity, or a queue_depth for all the parts that may be outstanding.
@@ -174,8 +175,9 @@ RP_API int rp_pool_submit(struct rp_pool *pool, void (*fn)(void *arg), void *arg
 RP_API int rp_pool_try_submit(struct rp_pool *pool, void (*fn)(void *arg), void *arg);
 
 /*
- * The same as rp_pool_submit, blocking until `deadline` at most: -ETIMEDOUT. The deadline bounds the submitter's wait
- * only: once accepted, the task may start later than that (rp_task.deadline bounds both).
+ * The same as rp_pool_submit, blocking until `deadline` at most: -ETIMEDOUT, late by as long as others keep the CPU that
+ * it may have given up. The deadline bounds the submitter's wait only: once accepted, the task may start later than that
+ * (rp_task.deadline bounds both).
  */
 RP_API int rp_pool_submit_until(struct rp_pool *pool, void (*fn)(void *arg), void *arg, int64_t deadline);
 

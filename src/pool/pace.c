@@ -3,10 +3,12 @@
  *
  * Each worker knows when it began to have tasks to do and when it had none any more, as it asks the clock then anyway,
  * or, in between, after every so many of them. What lies between two such moments, by the tasks that ended in it, is
- * their pace: waits for submitters are not part of it, as they would be if the submitters measured it, who could then
- * not tell tasks that are slow from those that are waited for. A worker tells the pool once it knows that of enough of
- * them, and only what differs from what the pool knows, so that a word that submitters read is seldom written; and
- * only if the one before would have been told as well, as a worker that was preempted would tell of very long tasks.
+ * their pace: waits for submitters are not part of it, but for a microsecond at most, as they would be if the
+ * submitters measured it, who could then not tell tasks that are slow from those that are waited for. A worker tells
+ * the pool once it knows that of enough of them, and only what differs from what the pool knows, so that a word that
+ * submitters read is seldom written; and only if the one before would have been told as well, as a worker that was
+ * preempted would tell of very long tasks. What a worker does in between for others, or sleeps for, it forgets: a
+ * submit without room inside a task that took the sleep for its length would wait for itself.
  *
  * All of that are hints: nothing but speed depends on them.
  */
@@ -25,10 +27,12 @@ void pace_ends(struct worker *worker, int64_t now)
 {
     struct pace *pace = &worker->pace;
 
-    if (!pace->since)
-        return;
-    pace->span += (uint64_t)(now - pace->since);
-    pace->ended += load_relaxed(&worker->tasks) - pace->tasks; /* own word */
+    uint64_t ended = load_relaxed(&worker->tasks) - pace->tasks; /* own word */
+
+    if (pace->since && ended) { /* else it was called, or has found something, in vain */
+        pace->span += (uint64_t)(now - pace->since);
+        pace->ended += ended;
+    }
     pace->since = 0;
     if (!pace->ended || (pace->ended < PACE_TASKS && pace->span < PACE_NS))
         return;

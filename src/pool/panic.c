@@ -267,6 +267,8 @@ bool frame_run(struct pool *pool, struct worker *worker, const struct entry *ent
     if (!returned)
         panic_report(&frame);
     frame_pop(&frame);
+    if (worker)
+        pace_forgets(worker); /* that was a task inside of a task */
     return returned;
 }
 

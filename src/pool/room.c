@@ -3,10 +3,12 @@
  *
  * A submitter that finds no room looks for it for some microseconds (room_soon), since a task ends sooner than a thread
  * is put to sleep and woken; not where a crowd stands there already, whose heads keep a deep queue full without it, and
- * whom it would take a CPU from, or the workers. Then it stands in a list, first come first served. Only the first of
- * the list (the head) claims; newcomers may claim besides it, which is what keeps a saturated pool fast, but no more
- * than overtakes() of them for each head: `gate` holds the claim number from which on newcomers count as having no
- * room. Where tasks take longer the time counts: a head that looks in vain after OVERTAKE_NS shuts the gate at once.
+ * whom it would take a CPU from, or the workers; nor where few tasks are in flight that take much longer. What it does
+ * between two looks hangs on how fast the workers are (rest): it leaves them their cache lines, its CPU, or both for a
+ * nap. Then it stands in a list, first come first served. Only the first of the list (the head) claims; newcomers may
+ * claim besides it, which is what keeps a saturated pool fast, but no more than overtakes() of them for each head:
+ * `gate` holds the claim number from which on newcomers count as having no room. Where tasks take longer the time
+ * counts: a head that looks in vain after OVERTAKE_NS shuts the gate at once.
  *
  * No wake-up is lost.                            The head                      Whoever ends a task
  * The order of each side is what makes it so:      H1 is counted in attention     E1 done + 1
@@ -65,10 +67,9 @@
 #define SLOW_NS 8000        /* for as many tasks as may be in flight, by all workers, */
 #define SLOW_ALL_NS 16000   /* or by one, */
 #define SLOW_EACH_NS 3000   /* or for one task */
-#define LASTS_NS 150000     /* a worker that sleeps is called in a third of that */
+#define LASTS_NS 75000      /* from one end to the next: more than it takes to wake a thread */
 #define LASTS_FEW 16U       /* tasks in flight: where there are more, naps leave room for many of them */
 #define NAP_NS 50000
-#define NAP_ALL_NS (4 * NAP_NS) /* for as many tasks as may be in flight, by one worker: two workers, and slack */
 #define NAP_MOST_NS 1000000
 #define NAP_LATE_NS 150000 /* with the timer's slack, and some */
 #define NAP_NS_PER_TASK 8  /* of those that may be in flight: so long takes a worker that has a CPU of its own */
@@ -211,6 +212,15 @@ void room_target_changed(struct pool *pool)
     knot_tell(pool);
 }
 
+/* On a worker whose task has waited for others of the pool. */
+static void forget_pace(const struct pool *pool)
+{
+    struct worker *worker = worker_self(pool);
+
+    if (worker)
+        pace_forgets(worker);
+}
+
 unsigned room_sleep(struct pool *pool)
 {
     unsigned held = frame_held(pool);
@@ -228,6 +238,7 @@ void room_wake(struct pool *pool, unsigned held)
     pool->room.inside--;
     pool->room.held -= held;
     rp_lock_release(&pool->room.lock);
+    forget_pace(pool);
 }
 
 static int waiter_join(struct pool *pool, struct waiter *me)
@@ -365,10 +376,16 @@ static bool drains_slowly(struct pool *pool, unsigned limit)
     return limit >= REST_LEAST && pool->queue_depth && queue_drains_slowly(pool, limit);
 }
 
-/* Whether tasks take so long, and so few are in flight, that who waits for one is better asleep than in the way. */
+/*
+ * Whether tasks take so long, and so few are in flight, that who waits for the end of one is better asleep than in the
+ * way.
+ */
 static bool tasks_last(const struct pool *pool)
 {
-    return load_relaxed(&pool->runq.limit) < LASTS_FEW && pool_task_ns(pool) >= LASTS_NS; /* hints */
+    unsigned limit = load_relaxed(&pool->runq.limit); /* a hint, as how long they take */
+    unsigned at_once = limit < pool->cpus ? limit : pool->cpus;
+
+    return limit < LASTS_FEW && pool_task_ns(pool) >= LASTS_NS * (uint64_t)at_once;
 }
 
 /* Gives up the CPU. true: nobody wanted it but submitters that did so as well; *beside: there are such. */
@@ -409,7 +426,10 @@ static bool alone_needs_nap(struct pool *pool)
     bool again = load_relaxed(&pool->room.alone_again), called = idle_call_beside(pool); /* a hint */
 
     store_relaxed(&pool->room.alone_again, called);
-    return !called && !again && pool_task_ns(pool) * load_relaxed(&pool->runq.limit) >= NAP_ALL_NS;
+    if (called || again)
+        return false;
+    uint64_t all = pool_task_ns(pool) * load_relaxed(&pool->runq.limit); /* for one worker; hints */
+    return all >= 2 * NAP_NS * (uint64_t)pool->cpus;                     /* a nap, and the timer's slack */
 }
 
 /*
@@ -456,7 +476,7 @@ static void nap(struct pool *pool)
     until = rp_after(span < NAP_NS ? NAP_NS : span < NAP_MOST_NS ? span : NAP_MOST_NS);
     futex_wait(&nobody, 0, until);
     bool in_time = rp_now() - until < NAP_LATE_NS;
-    nap_learn(&pool->room, in_time && runq_flight(&pool->runq) < limit / 16);
+    nap_learn(&pool->room, in_time && runq_flight(&pool->runq) <= limit / 16);
 }
 
 /*
@@ -650,5 +670,7 @@ int room_claim(struct pool *pool, struct how how, uint64_t *position)
     if (ctx)
         ctx_unwatch(ctx, &me.watch);
     waiter_leave(pool, &me);
+    if (held)
+        forget_pace(pool);
     return rc;
 }

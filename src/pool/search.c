@@ -40,7 +40,7 @@
 #define LOOK_FEW_NS 20000
 #define LOOK_MANY_NS 5000
 #ifndef LOOK_LONGER_NS        /* the model has one of its own */
-#define LOOK_LONGER_NS 150000 /* for longer tasks who waits may sleep: LASTS_NS of room.c */
+#define LOOK_LONGER_NS 150000 /* who waits for longer tasks sleeps, on two CPUs: tasks_last in room.c */
 #endif
 #define SHORT_NS 400 /* of shorter tasks one worker takes what two would */
 

@@ -334,6 +334,7 @@ static void worker_panicked(struct worker *worker)
     struct pool *pool = worker->pool;
 
     task_left(worker, false);
+    pace_forgets(worker);
     if (worker->measures && worker->measures->began)
         measure_end(worker->measures);
     row_ends(worker);
@@ -832,6 +833,7 @@ void *worker_main(void *arg)
     worker->taker = (struct taker){.share_most = SHARE_FIRST};
     store_relaxed(&worker->unstamped, 0); /* own word */
     search_init(&worker->search);
+    worker->pace = (struct pace){0};
     if (worker->measures)
         measure_forget(worker->measures);
     worker->begun = worker->started = worker->panicked = worker->holds = false;

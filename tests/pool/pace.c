@@ -2,9 +2,8 @@
  * Pace: what workers tell of how long their tasks take. On a bare descriptor, with times of its own, but for one: that
  * the workers of a pool do tell.
  */
-#include "patience.h"
+#include "gates.h"
 
-#include "pool/handle.h"
 #include "pool/pool.h"
 
 #include <ringpool/pool.h>
@@ -104,6 +103,17 @@ Test(pace, of_tasks_of_seconds_is_told_as_far_as_it_can_be)
     cr_assert_eq(pool_task_ns(&pool), UINT32_MAX);
 }
 
+Test(pace, has_no_part_in_it_in_which_no_task_ended)
+{
+    for (int i = 0; i < 2 * TOLD; i++) {
+        pace_begins(&worker, now);
+        now += TOLD_NS;
+        pace_ends(&worker, now);
+        work(1, 500);
+    }
+    cr_assert_eq(pool_task_ns(&pool), 500);
+}
+
 Test(pace, of_no_task_is_not_told)
 {
     for (int i = 0; i < 4; i++)
@@ -114,38 +124,58 @@ Test(pace, of_no_task_is_not_told)
     cr_assert_eq(pool_task_ns(&pool), 0);
 }
 
+#define LASTS_NS (MS / 20)
+
+/* Whatever the machine does meanwhile, it is not shorter. */
 static void lasts(void *arg)
 {
-    int64_t until = rp_now() + *(int64_t *)arg;
+    int64_t until = rp_now() + LASTS_NS;
 
+    (void)arg;
     while (rp_now() < until)
         ;
 }
 
-/* Whatever the machine does meanwhile, none is shorter. */
-static void pool_tells(unsigned workers, unsigned depth)
+/* Of one worker. *inside is there until the pool is destroyed. */
+static struct rp_pool *pool_made(unsigned depth, struct pool **inside)
 {
     struct rp_pool_options options = {.queue_depth = depth};
     struct rp_pool *made;
-    struct pool *inside;
-    int64_t each = MS / 20;
 
-    cr_assert_eq(rp_pool_create(&made, workers, &options), 0);
-    cr_assert_eq(pool_enter(made, &inside), 0);
-    pool_exit(); /* it is not destroyed before it was looked at */
-    for (int i = 0; i < 400; i++)
-        cr_assert_eq(rp_pool_submit(made, lasts, &each), 0);
-    cr_assert(COMES_TRUE(pool_task_ns(inside) != 0));
-    cr_assert_geq(pool_task_ns(inside), (uint64_t)each);
+    cr_assert_eq(rp_pool_create(&made, 1, &options), 0);
+    cr_assert_eq(pool_enter(made, inside), 0);
+    pool_exit();
+    return made;
+}
+
+/* Too few tasks for it to be told between two. */
+Test(pace, is_told_by_a_worker_that_parks)
+{
+    struct pool *inside;
+    struct rp_pool *made = pool_made(0, &inside);
+
+    for (unsigned i = 0; i < TOLD / 2; i++) {
+        cr_assert_eq(rp_pool_submit(made, lasts, NULL), 0);
+        ASSERT_EVENTUALLY(rp_pool_busy(made) == 0 && idle_top(atomic_load(&inside->idle.word)) != 0);
+    }
+    cr_assert_geq(pool_task_ns(inside), LASTS_NS);
     cr_assert_eq(rp_pool_destroy(made), 0);
 }
 
-Test(pace, is_told_by_workers_that_run_dry)
+/* It always finds one more. */
+Test(pace, is_told_by_a_worker_that_never_runs_dry)
 {
-    pool_tells(2, 0);
-}
+    struct gate first = GATE_SHUT, last = GATE_SHUT;
+    struct pool *inside;
+    struct rp_pool *made = pool_made(4 * TOLD + 1, &inside);
 
-Test(pace, is_told_by_workers_that_never_do)
-{
-    pool_tells(1, 400);
+    cr_assert_eq(rp_pool_submit(made, gate_hold, &first), 0);
+    for (unsigned i = 0; i < 4 * TOLD; i++)
+        cr_assert_eq(rp_pool_submit(made, lasts, NULL), 0);
+    cr_assert_eq(rp_pool_submit(made, gate_hold, &last), 0);
+    gate_open(&first);
+    ASSERT_EVENTUALLY(last.inside == 1);
+    cr_assert_geq(pool_task_ns(inside), LASTS_NS);
+    gate_open(&last);
+    cr_assert_eq(rp_pool_destroy(made), 0);
 }

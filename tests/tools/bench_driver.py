@@ -272,6 +272,13 @@ class Bars(unittest.TestCase):
             tables = {"work 500 ns": {name: {"efficiency": (value,) * 3} for name, value in row.items()}}
             self.assertEqual(self.verdict(tables, "work 500 ns: efficiency >= 0.9").barred, barred, shares)
 
+    def test_what_stays_on_its_cpu_has_no_floor_of_two(self):
+        row = {"ringpool": 0.5, "ringpool-run": 0.5, "floor-ring": 0.5}
+        tables = {"roundtrip W=1": {name: {"p50_us": (value,) * 3} for name, value in row.items()}}
+        for claim, barred in (("roundtrip W=1: p50_us <= 0.3", True), ("roundtrip W=1, ringpool-run", False)):
+            verdict = self.verdict(tables, claim)
+            self.assertEqual((verdict.holds, verdict.barred), (False, barred), claim)
+
     def test_each_row_of_the_bars_is_spoken_of(self):
         said = {verdict.bar for verdict in bars.judge({}, {})}
         for bar in ("throughput", "strict", "batch", "CPU per task", "work", "wake", "round trip", "submit", "sleepers",
