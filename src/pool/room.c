@@ -68,7 +68,7 @@
 #define SLOW_ALL_NS 16000   /* or by one, */
 #define SLOW_EACH_NS 3000   /* or for one task */
 #define LASTS_NS 75000      /* from one end to the next: more than it takes to wake a thread */
-#define LASTS_FEW 16U       /* tasks in flight: where there are more, naps leave room for many of them */
+#define FEW 16U             /* tasks in flight: before fewer nobody naps, who would miss room for most of them */
 #define NAP_NS 50000
 #define NAP_MOST_NS 1000000
 #define NAP_LATE_NS 150000 /* with the timer's slack, and some */
@@ -385,7 +385,7 @@ static bool tasks_last(const struct pool *pool)
     unsigned limit = load_relaxed(&pool->runq.limit); /* a hint, as how long they take */
     unsigned at_once = limit < pool->cpus ? limit : pool->cpus;
 
-    return limit < LASTS_FEW && pool_task_ns(pool) >= LASTS_NS * (uint64_t)at_once;
+    return limit < FEW && pool_task_ns(pool) >= LASTS_NS * (uint64_t)at_once;
 }
 
 /* Gives up the CPU. true: nobody wanted it but submitters that did so as well; *beside: there are such. */
@@ -428,8 +428,9 @@ static bool alone_needs_nap(struct pool *pool)
     store_relaxed(&pool->room.alone_again, called);
     if (called || again)
         return false;
-    uint64_t all = pool_task_ns(pool) * load_relaxed(&pool->runq.limit); /* for one worker; hints */
-    return all >= 2 * NAP_NS * (uint64_t)pool->cpus;                     /* a nap, and the timer's slack */
+    unsigned limit = load_relaxed(&pool->runq.limit);                /* hints */
+    uint64_t all = pool_task_ns(pool) * limit;                       /* for one worker */
+    return limit >= FEW && all >= 2 * NAP_NS * (uint64_t)pool->cpus; /* a nap, and the timer's slack */
 }
 
 /*
