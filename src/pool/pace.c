@@ -7,8 +7,8 @@
  * submitters measured it, who could then not tell tasks that are slow from those that are waited for. A worker tells
  * the pool once it knows that of enough of them, and only what differs from what the pool knows, so that a word that
  * submitters read is seldom written; and only if the one before would have been told as well, as a worker that was
- * preempted would tell of very long tasks. What a worker does in between for others, or sleeps for, it forgets: a
- * submit without room inside a task that took the sleep for its length would wait for itself.
+ * preempted would tell of very long tasks. A time in which a task waited for others of the pool, or ran one of them
+ * inside, is forgotten: how long that took says nothing of the next one.
  *
  * All of that are hints: nothing but speed depends on them.
  */
@@ -26,7 +26,6 @@ void pace_begins(struct worker *worker, int64_t now)
 void pace_ends(struct worker *worker, int64_t now)
 {
     struct pace *pace = &worker->pace;
-
     uint64_t ended = load_relaxed(&worker->tasks) - pace->tasks; /* own word */
 
     if (pace->since && ended) { /* else it was called, or has found something, in vain */
