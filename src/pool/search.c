@@ -7,7 +7,8 @@
  *   one searcher: it announces itself in the idle word, so that submitters wake nobody else, and only one may, or two
  *     of those that take turns, or have run dry after a long burst, as the one may only stand by (below); and two where
  *     tasks are not short, as the one may have been called and stand behind another worker on a busy CPU, for a time
- *     slice: whoever has a CPU and nothing to do would park meanwhile, and that CPU would be idle;
+ *     slice: whoever has a CPU and nothing to do would park meanwhile, and that CPU would be idle (but not who finds
+ *     what others had first: see rest);
  *   longer: while a submitter without room has given up its CPU it looks for as long as a task takes: the submitter
  *     stands behind one, and comes back after it;
  *   lazy: where no worker is parked and none may be made there is nothing to announce, and it just looks;
@@ -293,7 +294,7 @@ bool search_for_work(struct worker *worker, bool *searching)
     if (!*searching) {
         uint64_t word = load_relaxed(&pool->idle.word); /* a hint */
         bool lazy = !idle_top(word) && load_relaxed(&pool->alive) >= load_relaxed(&pool->target);
-        bool two = streams || burst >= LONG_BURST || pool_task_ns(pool) >= SHORT_NS;
+        bool two = streams || burst >= LONG_BURST || (pool_task_ns(pool) >= SHORT_NS && search->vain < VAIN_MANY);
         if (!lazy && !(*searching = idle_search_begin(pool, two ? 2 : 1)))
             return false;
     }
