@@ -27,12 +27,12 @@ static void libc_free(void *user, void *p)
     free(p);
 }
 
-static const struct rp_allocator libc = {.malloc = libc_malloc, .calloc = libc_calloc, .free = libc_free};
+const struct rp_allocator alloc_libc = {.malloc = libc_malloc, .calloc = libc_calloc, .free = libc_free};
 
 int alloc_init(struct rp_allocator *out, const struct rp_allocator *user)
 {
     if (!user || (!user->malloc && !user->calloc && !user->free)) {
-        *out = libc;
+        *out = alloc_libc;
         return 0;
     }
     if (!user->malloc || !user->calloc || !user->free) {

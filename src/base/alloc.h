@@ -6,6 +6,9 @@
 
 #include <ringpool/base.h>
 
+/* Of malloc, calloc and free. */
+extern const struct rp_allocator alloc_libc;
+
 /* *out becomes a copy of *user, or libc's for NULL. -EINVAL when only some of the three functions are set. */
 int alloc_init(struct rp_allocator *out, const struct rp_allocator *user);
 

@@ -5,6 +5,7 @@
 #ifndef POOL_DOOR_H
 #define POOL_DOOR_H
 
+#include "base/alloc.h"
 #include "pool/pool.h"
 
 struct rp_multi;
@@ -27,6 +28,14 @@ static inline struct door door_multi(struct rp_multi *multi)
 
 /* The allocator behind the door: 0, -EINVAL (it is no door), -ECHILD, -ESHUTDOWN. */
 int door_allocator(struct door door, struct rp_allocator *allocator);
+/* The same for who submits there next, and learns by that whether it is open: any allocator where it is not. */
+static inline int door_allocator_soon(struct door door, struct rp_allocator *allocator)
+{
+    if (!door.pool || !load_relaxed(&door.pool->handle.libc)) /* constant while the pool lives */
+        return door_allocator(door, allocator);
+    *allocator = alloc_libc;
+    return 0;
+}
 /*
  * `size` zeroed bytes from the allocator behind the door, which *allocator becomes, or NULL and *rc: -EINVAL (it is no
  * door), -ENOMEM, -ECHILD, -ESHUTDOWN.

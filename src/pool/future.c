@@ -209,7 +209,7 @@ static void source_drop(struct rp_future *future)
 }
 
 /* The end of one of no kind that nobody watches, and its last act, in one. false: it is not such a one. */
-static bool end_plain(struct rp_future *future, int result)
+static inline bool end_plain(struct rp_future *future, int result)
 {
     uint32_t word = load_relaxed(&future->word); /* validated by the CAS */
 
@@ -242,6 +242,13 @@ static void end(struct job *job, int result)
     if (load_acquire(&future->word) & FUTURE_OWN)
         ctx_unref(&future->own);
     future_leave(future, FUTURE_LEFT);
+}
+
+static bool end_quiet(struct job *job)
+{
+    struct rp_future *future = future_of(job);
+
+    return !future->kind && end_plain(future, 0);
 }
 
 static bool continues(const struct job *job)
@@ -298,6 +305,7 @@ static const struct job_ops future_ops = {
     .kept = kept,
     .run = run,
     .end = end,
+    .end_quiet = end_quiet,
     .continues = continues,
     .context = context,
     .overdue = overdue,
@@ -340,7 +348,7 @@ int future_create(struct door door, const struct rp_task *task, uint16_t kind, s
 
     if (rc)
         return rc;
-    rc = door_allocator(door, &allocator);
+    rc = kind ? door_allocator(door, &allocator) : door_allocator_soon(door, &allocator);
     if (rc)
         return rc;
     struct rp_future *future = alloc_aligned_raw(&allocator, alignof(struct rp_future), sizeof(*future));
@@ -378,10 +386,8 @@ int future_create(struct door door, const struct rp_task *task, uint16_t kind, s
     future->allocator = allocator;
     future->lock = (struct rp_lock){0};
     CDS_INIT_LIST_HEAD(&future->watches);
-    future->source = NULL;
-    future->tie = (struct watch){0};
-    future->ctx_watch = (struct watch){.fire = guard_fire, .deferred = true};
-    future->member = (struct cds_list_head){0};
+    if (task->ctx)
+        future->ctx_watch = (struct watch){.fire = guard_fire, .deferred = true};
     *out = future;
     return 0;
 }
@@ -397,11 +403,16 @@ void future_discard(struct rp_future *future)
 
 int future_submit(struct rp_future *future)
 {
-    struct entry entry;
-    future_entry(future, &entry);
+    int rc;
 
     store_relaxed(&future->word, FUTURE_QUEUED); /* nobody else sees it until it is submitted */
-    int rc = door_submit(future->door, &entry, &future->task, &future->pool);
+    if (future->door.pool && !future->full) {
+        rc = pool_submit_brief(future->door.pool, &future->job, &future->task);
+    } else {
+        struct entry entry;
+        future_entry(future, &entry);
+        rc = door_submit(future->door, &entry, &future->task, &future->pool);
+    }
     if (!rc)
         future_guard(future);
     return rc;

@@ -80,12 +80,12 @@ struct rp_future {
 
     struct rp_lock lock;
     struct cds_list_head watches; /* L */
-    struct rp_future *source;     /* L: what a continuation continues; held */
-    struct watch tie;             /* of the source's lock: tells that the source is done */
-    struct watch ctx_watch;       /* of the tree's lock: while it is queued */
-    struct cds_list_head member;  /* G */
 
     /* From here on with anything in it until it is used; what stands above is set by future_create, each by itself. */
+    struct rp_future *source;     /* L: what a continuation continues; held */
+    struct watch tie;             /* of the source's lock: tells that the source is done */
+    struct watch ctx_watch;       /* of the tree's lock: while it is queued; set by future_create where it has one */
+    struct cds_list_head member;  /* G */
     struct rp_future *ready_next; /* of the thread that will start it */
     struct rp_future *done_next;  /* of the thread that fires its watches */
     struct entry swapped;         /* published by `place` */

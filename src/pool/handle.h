@@ -18,6 +18,7 @@
 struct handle {
     _Atomic(void *) core; /* NULL once destroyed; read in an RCU section */
     _Atomic uint32_t state;
+    _Atomic bool libc;        /* the core's memory comes from alloc_libc; of a destroyed one: any value */
     struct handle *next_free; /* under the kind's lock */
 };
 

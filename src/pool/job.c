@@ -74,6 +74,32 @@ void job_finish(struct pool *pool, struct job *job, int how, bool onward)
         then_end(pool, job, how == JOB_RETURNED || how == JOB_OUTSIDE_RETURNED ? 0 : -EFAULT, onward, true);
 }
 
+/* The end is counted, and nobody waits for that; then it is told. true: all is done. Else the caller is a guest. */
+static bool finish_quiet(struct pool *pool, struct job *job)
+{
+    rcu_enter();
+    runq_end(&pool->runq);
+    bool quiet = !task_end_awaited(pool) && !load_seq(&pool->deferred) && job->ops->end_quiet(job);
+    if (!quiet)
+        add_seq(&pool->guests, 1); /* destroy, which sees none in flight by now, waits for this section first */
+    rcu_exit();
+    return quiet;
+}
+
+void job_finish_unheld(struct pool *pool, struct job *job, int how, bool onward)
+{
+    if (how == JOB_RETURNED && job && job->ops->end_quiet) {
+        if (finish_quiet(pool, job))
+            return;
+        task_end_tell(pool);
+        then_end(pool, job, 0, onward, true);
+    } else {
+        add_seq(&pool->guests, 1);
+        job_finish(pool, job, how, onward);
+    }
+    guest_leave(pool);
+}
+
 void job_finish_worker(struct worker *worker, struct job *job)
 {
     struct pool *pool = worker->pool;

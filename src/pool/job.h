@@ -29,6 +29,8 @@ struct job_ops {
      * Once: 0 after run returned, -EFAULT if it did not, or the reason why it was dropped. Gives up the entry's hold.
      */
     void (*end)(struct job *job, int result);
+    /* `end` of one that returned, if nobody but waiters wants to know: false: it is another. NULL: it always is. */
+    bool (*end_quiet)(struct job *job);
     /* Whether `end` will run something in the ended task's place. A hint. NULL: never. */
     bool (*continues)(const struct job *job);
     /* On its own thread while it runs: its context, made now if `make`. */
@@ -62,6 +64,11 @@ enum { JOB_RETURNED, JOB_PANICKED, JOB_OUTSIDE_RETURNED, JOB_OUTSIDE_PANICKED };
  * the calling thread. The caller is a guest.
  */
 void job_finish(struct pool *pool, struct job *job, int how, bool onward);
+/*
+ * The same of a task in flight by one who is no guest: what is in flight keeps the pool, and a section that is begun
+ * before the end is counted keeps it for as long as it takes to become a guest, if need be.
+ */
+void job_finish_unheld(struct pool *pool, struct job *job, int how, bool onward);
 /* The same for one that returned on the worker's own frame. */
 void job_finish_worker(struct worker *worker, struct job *job);
 
@@ -97,6 +104,8 @@ void job_discard(struct entry *entry);
 
 /* Submits a job's entry as a task: what submit returns. Of `task`: priority, overload, deadline, ctx. May block. */
 int pool_submit_job(struct rp_pool *pool, const struct entry *entry, const struct rp_task *task);
+/* The same of a job without label, deadline and timeout, whose entry is nowhere in memory then. */
+int pool_submit_brief(struct rp_pool *pool, struct job *job, const struct rp_task *task);
 
 /* The context that what the caller's task submits goes below; NULL: none. */
 struct rp_ctx *ctx_inherited(void);

@@ -204,7 +204,8 @@ void rp_panic(const char *fmt, ...)
 /* What a task may leave behind on a frame of its own. */
 static void frame_left(struct frame *frame)
 {
-    extra_settle(frame);
+    if (frame->blocking || frame->extra)
+        extra_settle(frame);
     if (frame->limit)
         run_limit_end(frame->limit);
 }
@@ -225,8 +226,12 @@ static void frame_exits(void *arg)
     frame_left(frame);
     panic_report(frame);
     frame_pop(frame);
-    job_finish(frame->pool, frame->job, frame->kind == FRAME_HELP ? JOB_PANICKED : JOB_OUTSIDE_PANICKED, false);
-    guest_leave(frame->pool); /* both run inside a call of a guest */
+    if (frame->kind == FRAME_PLACE) {
+        job_finish_unheld(frame->pool, frame->job, JOB_PANICKED, false);
+    } else {
+        job_finish(frame->pool, frame->job, frame->kind == FRAME_HELP ? JOB_PANICKED : JOB_OUTSIDE_PANICKED, false);
+        guest_leave(frame->pool); /* both others run inside a call of a guest */
+    }
 }
 
 /* The frame outlives the jump; locals of this function are not read after it. */
@@ -250,7 +255,7 @@ bool frame_run(struct pool *pool, struct worker *worker, const struct entry *ent
     frame_push(&frame, pool, worker);
     frame.label = entry_kind(entry) ? NULL : entry->label;
     frame.kind = kind;
-    frame.counted = kind == FRAME_HELP;
+    frame.counted = kind == FRAME_HELP || kind == FRAME_PLACE;
     if (!entry_kind(entry) && entry->timeout) {
         run_limit_init(&limit, pool, worker);
         frame.limit = &limit;

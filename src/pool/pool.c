@@ -5,7 +5,8 @@
  * is a fixed set. Each worker that finds the queue closed and drained leaves and sends the parked ones after it.
  * destroy closes, waits until no thread of the pool is left, takes the core out of its handle, and waits for the calls
  * that found it there: first a grace period (they are now gone or counted as guests), then for the guests, then a
- * grace period again for the guests' last lines.
+ * grace period again for the guests' last lines. From inside a task it only closes, and the reactor does the rest: after
+ * the last thread, the last guest, and the last task that was taken by neither (wait.c).
  */
 #include "pool/pool.h"
 
@@ -391,7 +392,7 @@ static void pool_reap(struct work *work)
 void pool_maybe_reap(struct pool *pool)
 {
     if (load_seq(&pool->deferred) && !load_seq(&pool->guests) && !load_seq(&pool->threads) &&
-        !exchange_seq(&pool->reaped, 1))
+        !runq_count(&pool->runq).taken && !exchange_seq(&pool->reaped, 1))
         reactor_post(pool->reactor, &pool->reap);
 }
 
@@ -571,6 +572,7 @@ int rp_pool_create(struct rp_pool **out, unsigned capacity, const struct rp_pool
         pool_free(pool);
         return rc;
     }
+    store_relaxed(&pool->handle->libc, allocator.malloc == alloc_libc.malloc); /* not given out yet */
     log_emit(&pool->log, RP_LOG_DEBUG, "pool %s: created, capacity %u, queue depth %u, reactor on %s", pool->name,
              capacity, pool->queue_depth, reactor_backend(pool->reactor));
     *out = pool_handle(pool);

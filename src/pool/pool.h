@@ -55,9 +55,10 @@ struct limit {
 
 /*
  * What runs a task on a thread: the landing place of its panic. Frames nest (a task that helps, a task that the
- * submitter runs itself, a part of a task whose panic is its own end only); the innermost one is current.
+ * submitter runs itself, a part of a task whose panic is its own end only); the innermost one is current. HELP: inside of
+ * a guest's call; PLACE: what runs a future in place and is no guest, see job_finish_unheld.
  */
-enum { FRAME_WORKER, FRAME_HELP, FRAME_CALLER, FRAME_DROP, FRAME_PART };
+enum { FRAME_WORKER, FRAME_HELP, FRAME_PLACE, FRAME_CALLER, FRAME_DROP, FRAME_PART };
 /* A task on the frame: none; one that runs, so that a panic may land; one that has ended and is still in flight. */
 enum { FRAME_IDLE, FRAME_OPEN, FRAME_CLOSING };
 
@@ -409,8 +410,11 @@ void run_limit_arm(struct limit *limit, const struct entry *entry);
 void run_limit_end(struct limit *limit);
 /* The caller, if it is a worker of the pool, else NULL. */
 struct worker *worker_self(const struct pool *pool);
-/* The accounts of a task that has ended, however: [end]. */
+/* The accounts of a task that has ended, however: [end], and who waits for that. */
 void task_ended(struct pool *pool);
+/* The second half of that: whether somebody does; and to tell who does. */
+bool task_end_awaited(struct pool *pool);
+void task_end_tell(struct pool *pool);
 /* The same for one that did not return: counted in `how`, dropped or panicked. */
 void task_failed(struct pool *pool, _Atomic uint64_t *how);
 /* Drops a task that was taken off the queue, and ends it. */

@@ -238,6 +238,15 @@ void ring_passed_half(struct ring *ring)
     add_seq(&ring->halves, 1);
 }
 
+/* By one who takes a single task, from the head. */
+static inline bool class_take_one(struct runq *q, unsigned class, struct entry *out)
+{
+    struct ring *ring = load_acquire(&q->rings[class]);
+
+    return ring && (class != CLASS_NORMAL || !load_relaxed(&ring->shares_used)) && /* as in runq_take */
+           ring_take(ring, NULL, false, NULL, out, out);
+}
+
 static bool class_take(struct runq *q, unsigned class, struct taker *taker, struct entry *out)
 {
     struct ring *ring = load_acquire(&q->rings[class]);
@@ -300,7 +309,7 @@ static bool class_drained(struct runq *q, unsigned class)
     return ((tail ^ head) & POSITION_MASK) == 0;
 }
 
-bool runq_take_class(struct runq *q, unsigned class, struct entry *out)
+static __attribute__((noinline)) bool class_take_awaiting(struct runq *q, unsigned class, struct entry *out)
 {
     struct taker taker = {0};
 
@@ -311,6 +320,11 @@ bool runq_take_class(struct runq *q, unsigned class, struct entry *out)
             return false;
         spin(spins);
     }
+}
+
+bool runq_take_class(struct runq *q, unsigned class, struct entry *out)
+{
+    return class_take_one(q, class, out) || class_take_awaiting(q, class, out);
 }
 
 /* --- looks ------------------------------------------------------------------------------------------------------ */

@@ -249,7 +249,8 @@ void taker_lost(struct taker *taker);
 
 /*
  * Takes the oldest published task; with `ends`, which is for the normal ring, one that was taken before ends by it.
- * With q, whose ring it is, only where share_lags allows that.
+ * With q, whose ring it is, only where share_lags allows that. Without a taker, whose caller will not take another
+ * soon, nothing is learned.
  */
 static inline __attribute__((always_inline)) bool ring_take(struct ring *ring, const struct runq *q, bool ends,
                                                             struct taker *taker, struct entry *out, struct entry *more)
@@ -269,15 +270,18 @@ static inline __attribute__((always_inline)) bool ring_take(struct ring *ring, c
             if (__builtin_expect(half && at == POSITION_MASK, 0)) /* it wraps: without the carry */
                 next -= DONE_ONE;
             if (!cas_seq(&ring->head, &head, next)) { /* [end] */
-                taker_lost(taker);
+                if (taker)
+                    taker_lost(taker);
                 head = load_relaxed(&ring->head);
                 continue;
             }
             if (__builtin_expect(half, 0))
                 ring_passed_half(ring);
             slot_empty(ring, slot, at, out, more);
-            taker->taken++;
-            taker->last = at;
+            if (taker) {
+                taker->taken++;
+                taker->last = at;
+            }
             return true;
         }
         head = load_relaxed(&ring->head);

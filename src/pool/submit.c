@@ -201,10 +201,14 @@ int rp_pool_submit_task(struct rp_pool *pool, const struct rp_task *task)
 
 int pool_submit_job(struct rp_pool *pool, const struct entry *entry, const struct rp_task *task)
 {
-    if (unlikely(entry->plain != ENTRY_JOB))
-        return submit_entry(pool, entry, submit_how(task));
-    struct entry plain = {.fn = entry->fn, .arg = entry->arg, .cpu = entry->cpu, .plain = ENTRY_JOB};
-    return submit_inline(pool, &plain, submit_how(task)); /* in registers */
+    return submit_entry(pool, entry, submit_how(task));
+}
+
+int pool_submit_brief(struct rp_pool *pool, struct job *job, const struct rp_task *task)
+{
+    struct entry entry = {.fn = job_run, .arg = job, .cpu = cpu_current(), .plain = ENTRY_JOB};
+
+    return submit_inline(pool, &entry, submit_how(task));
 }
 
 /* --- batches ---------------------------------------------------------------------------------------------------- */

@@ -25,6 +25,11 @@
  * a helper is preempted. X may itself have been claimed beside the queue, or cancelled: whoever takes it finds that
  * out.
  *
+ * Who runs a queued future in place is no guest of its pool. From the claim to [end] an entry is in flight that is his to
+ * account for, and no pool is freed before nothing is in flight; a section that he begins before [end] keeps it from
+ * there on, as destroy waits for a grace period after that, until the end is told, or until he has become a guest to
+ * tell more than a waiter (job_finish_unheld). One that has no entry is run by a guest.
+ *
  * Not without end: a worker helps while half of its stack is left.
  *
  * SLEEPING. A worker that sleeps lets the pool have one more (extra.c), because what it waits for may need one. Where
@@ -100,55 +105,89 @@ bool place_take(struct rp_future *future, struct entry *entry)
 
 /* --- helping ---------------------------------------------------------------------------------------------------- */
 
-/* It was claimed here, and its entry, if it had one, is accounted for by this run. */
-static void run_claimed(struct pool *pool, struct rp_future *future, bool flight, bool onward)
+static inline int drop_reason(struct pool *pool, const struct entry *entry)
+{
+    return load_seq(&pool->dropping) ? -ESHUTDOWN : entry->deadline && rp_now() >= entry->deadline ? -ETIMEDOUT : 0;
+}
+
+/* It was claimed here beside the queue: its entry's place in flight is this run's, which is no guest. */
+static void run_queued(struct pool *pool, struct rp_future *future, bool onward)
 {
     struct entry entry;
     future_entry(future, &entry);
-    int reason = load_seq(&pool->dropping) ? -ESHUTDOWN : entry.deadline && rp_now() >= entry.deadline ? -ETIMEDOUT : 0;
 
-    if (reason && flight) {
+    place_settle(pool, future);
+    int reason = drop_reason(pool, &entry);
+    if (reason) {
+        add_seq(&pool->guests, 1); /* as long as it is in flight */
         task_drop(pool, &entry, reason);
-    } else if (reason) {
+        guest_leave(pool);
+        return;
+    }
+    if (pool->measured)
+        entry_measure(&entry);
+    bool returned = frame_run(pool, worker_self(pool), &entry, FRAME_PLACE);
+    job_finish_unheld(pool, &future->job, returned ? JOB_RETURNED : JOB_PANICKED, onward);
+}
+
+/* It was claimed here, and has no entry. By a guest. */
+static void run_ready(struct pool *pool, struct rp_future *future, bool onward)
+{
+    struct entry entry;
+    future_entry(future, &entry);
+    int reason = drop_reason(pool, &entry);
+
+    if (reason) {
         frame_drop(pool, &entry, reason, false);
         add_relaxed(&pool->outside_dropped, 1); /* a counter */
         fates_count(&pool->fates, reason);
-    } else {
-        if (pool->measured)
-            entry_measure(&entry);
-        bool returned = frame_run(pool, worker_self(pool), &entry, flight ? FRAME_HELP : FRAME_CALLER);
-        int how = flight     ? returned ? JOB_RETURNED : JOB_PANICKED
-                  : returned ? JOB_OUTSIDE_RETURNED
-                             : JOB_OUTSIDE_PANICKED;
-        job_finish(pool, &future->job, how, onward);
+        return;
     }
+    if (pool->measured)
+        entry_measure(&entry);
+    bool returned = frame_run(pool, worker_self(pool), &entry, FRAME_CALLER);
+    job_finish(pool, &future->job, returned ? JOB_OUTSIDE_RETURNED : JOB_OUTSIDE_PANICKED, onward);
+}
+
+/* The pool where it is queued, which a claim keeps there; before that only to be compared. */
+static inline struct pool *core_of(struct rp_future *future)
+{
+    return load_acquire(&load_acquire(&future->pool)->handle.core);
+}
+
+static bool help_queued(struct rp_future *future, bool worker, bool onward)
+{
+    if ((worker && !worker_self(core_of(future))) || !future_claim(future, FUTURE_QUEUED, FUTURE_PLACE))
+        return false;
+    run_queued(core_of(future), future, onward);
+    return true;
+}
+
+static bool help_ready(struct rp_future *future, bool worker, bool onward)
+{
+    struct pool *pool;
+
+    if (guest_enter(load_acquire(&future->pool), &pool))
+        return false;
+    future_ref(future); /* the list's, as the run takes its share; before it can give that back */
+    bool claimed = (!worker || worker_self(pool)) && future_claim(future, FUTURE_READY, 0);
+    if (claimed)
+        run_ready(pool, future, onward);
+    else
+        future_unref(future);
+    guest_leave(pool);
+    return claimed;
 }
 
 bool future_run_here(struct rp_future *future, bool worker, bool onward)
 {
     uint32_t word = load_acquire(&future->word);
-    struct pool *pool;
 
     if (future->kind & KIND_RETRY || word & (FUTURE_RUNNING | FUTURE_DONE) || !(word & (FUTURE_QUEUED | FUTURE_READY)))
         return false;
     if (worker && !frame_may_nest())
         return false;
-    if (guest_enter(load_acquire(&future->pool), &pool))
-        return false;
-    bool flight = word & FUTURE_QUEUED;
-    if (!flight)
-        future_ref(future); /* the list's, as the run takes its share; before it can give that back */
-    bool claimed = (!worker || worker_self(pool)) &&
-                   future_claim(future, flight ? FUTURE_QUEUED : FUTURE_READY, flight ? FUTURE_PLACE : 0);
-    if (claimed) {
-        if (flight)
-            place_settle(pool, future);
-        run_claimed(pool, future, flight, onward);
-    } else if (!flight) {
-        future_unref(future);
-    }
-    guest_leave(pool);
-    return claimed;
+    return word & FUTURE_QUEUED ? help_queued(future, worker, onward) : help_ready(future, worker, onward);
 }
 
 /* What a continuation continues, held; NULL: it depends on nothing any more. */

@@ -165,6 +165,16 @@ static inline void look_after_end(struct pool *pool)
         task_ended_watched(pool, attention);
 }
 
+bool task_end_awaited(struct pool *pool)
+{
+    return load_seq(&pool->room.attention) != 0; /* E2 in room.c */
+}
+
+void task_end_tell(struct pool *pool)
+{
+    look_after_end(pool);
+}
+
 void task_ended(struct pool *pool)
 {
     runq_end(&pool->runq);
@@ -339,9 +349,7 @@ static void worker_panicked(struct worker *worker)
         measure_end(worker->measures);
     row_ends(worker);
     panic_report(&worker->frame);
-    add_seq(&pool->guests, 1); /* as job_finish wants it */
-    job_finish(pool, frame_job_end(&worker->frame), JOB_PANICKED, false);
-    guest_leave(pool);
+    job_finish_unheld(pool, frame_job_end(&worker->frame), JOB_PANICKED, false);
     worker->frame.phase = FRAME_IDLE;
 }
 

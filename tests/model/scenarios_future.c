@@ -222,6 +222,40 @@ static void future_places(void)
     scene_close();
 }
 
+static int destroys(void *arg, void **value)
+{
+    int rc = rp_pool_destroy(ledger.pool);
+
+    must(rc == 0 || rc == -EALREADY, "destroy inside: %d", rc);
+    return plain(arg, value);
+}
+
+/*
+ * Who runs a future in place is no guest: the pool stays until its end is told all the same, whoever destroys it, and
+ * waits for that or leaves it to the reactor.
+ */
+static void future_run_destroy(void)
+{
+    bool inside = chance(2);
+
+    scene_open(1 + choose(2), &(struct rp_pool_options){.queue_depth = 3, .min_workers = choose(2)});
+    for (unsigned i = 0; i < 3; i++)
+        make(i, inside && i < 2 ? destroys : plain);
+    for (unsigned i = 0; i < 3; i++)
+        actor("runner", run_one, ARG(i));
+    if (chance(2))
+        actor("observer", observe, ARG(5));
+    if (!inside)
+        close_pool();
+    settle(true);
+    actors_join();
+    for (unsigned i = 0; i < 3; i++) {
+        must(scene.ran[i] == 1, "future %u ran %u times", i, scene.ran[i]);
+        rp_future_destroy(scene.future[i]);
+    }
+    must(blocks_left() == 0, "%u blocks stay", blocks_left());
+}
+
 static int waits_for_last_two(void *arg, void **value)
 {
     *value = arg;
@@ -605,6 +639,7 @@ const struct scenario scenarios_future[] = {
     {"future-places", "threads run futures that wait in the queue, and leave each other's entries in their places",
      future_places},
     {"future-places-harsh", "so they do beside helpers, cancels, discards and a release", future_places_harsh},
+    {"future-run-destroy", "what runs a future in place keeps the pool to its end", future_run_destroy},
     {"future-knot", "two tasks that wait for each other are told", future_knot},
     {"future-then", "a continuation gets its source's end, once, whenever it was tied", future_then},
     {"then-release", "a release waits for continuations or drops them", then_release},

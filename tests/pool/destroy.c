@@ -3,6 +3,9 @@
  */
 #include "life.h"
 
+#include <ringpool/future.h>
+#include <ringpool/timer.h>
+
 static int call_destroy(struct rp_pool *pool, void *arg)
 {
     (void)arg;
@@ -251,6 +254,67 @@ Test(pool_destroy, a_worker_that_stops_may_destroy_the_pool)
     ASSERT_NOTHING_LEFT(before);
     cr_assert_eq(load_seq(&me.rc), 0);
     cr_assert_eq(load_seq(&ran), 1);
+}
+
+struct in_place {
+    struct rp_pool *pool;
+    struct rp_timer *timer;
+    struct gate gate;
+    _Atomic uint32_t stopped, fired;
+    int rc;
+    bool in_time;
+};
+
+static void note_stop(void *user, unsigned worker, void *local)
+{
+    struct in_place *me = user;
+
+    (void)worker;
+    (void)local;
+    add_seq(&me->stopped, 1);
+}
+
+static void note_time(struct rp_timer *timer, void *arg)
+{
+    struct in_place *me = arg;
+
+    (void)timer;
+    add_seq(&me->fired, 1);
+}
+
+static int destroy_in_place(void *arg, void **value)
+{
+    struct in_place *me = arg;
+
+    (void)value;
+    me->rc = rp_pool_destroy(me->pool);
+    gate_open(&me->gate);
+    me->in_time = COMES_TRUE(load_seq(&me->stopped) == 1) && rp_timer_arm(me->timer, rp_after(50 * MS)) == 0 &&
+                  COMES_TRUE(load_seq(&me->fired) == 1);
+    return 42;
+}
+
+/* Its last worker has left by then: the reactor, which frees the pool, must not wait for that task. */
+Test(pool_destroy, a_future_that_is_run_in_place_may_destroy_the_pool_and_run_on)
+{
+    struct holdings before = holdings_now();
+    struct in_place me = {0};
+    struct rp_pool_options options = {.queue_depth = 4, .worker_stop = note_stop, .worker_user = &me};
+    struct rp_future *future;
+
+    cr_assert_eq(rp_timer_create(&me.timer, note_time, &me, NULL), 0);
+    me.pool = pool_make(1, &options);
+    cr_assert_eq(rp_pool_submit(me.pool, gate_pass, &me.gate), 0);
+    AWAIT(load_seq(&me.gate.inside));
+    cr_assert_eq(rp_pool_submit_future(me.pool, destroy_in_place, &me, &future), 0);
+    cr_assert_eq(rp_future_run(future), 0);
+    cr_assert_eq(me.rc, 0);
+    cr_assert(me.in_time);
+    cr_assert_eq(rp_future_get(future, NULL), 42);
+    rp_future_destroy(future);
+    cr_assert_eq(rp_timer_destroy(me.timer), 0);
+    ASSERT_NOTHING_LEFT(before);
+    assert_gone(me.pool);
 }
 
 Test(pool_destroy, a_task_that_its_submitter_runs_may_destroy_the_pool)

@@ -295,6 +295,39 @@ Test(future, any_thread_may_run_what_nobody_has_begun)
     rp_future_destroy(future);
 }
 
+static int end_thread(void *arg, void **value)
+{
+    (void)arg;
+    (void)value;
+    pthread_exit(NULL);
+}
+
+static void *run_it(void *future)
+{
+    rp_future_run(future);
+    return future; /* it does not come here */
+}
+
+Test(future, one_that_ends_the_thread_that_runs_it_in_place_is_efault)
+{
+    struct gate gate = {0};
+    struct rp_pool *pool = pool_shut(1, &gate);
+    struct rp_future *bad = future_make(pool, end_thread, NULL), *next = future_make(pool, answer, NULL);
+    pthread_t thread;
+    void *returned;
+
+    cr_assert_eq(pthread_create(&thread, NULL, run_it, bad), 0);
+    cr_assert_eq(pthread_join(thread, &returned), 0);
+    cr_assert_null(returned);
+    cr_assert_eq(rp_future_try_get(bad, NULL), -EFAULT);
+    cr_assert_eq(rp_pool_busy(pool), 1, "the gate's task alone is left");
+    gate_open(&gate);
+    cr_assert_eq(rp_future_get(next, NULL), 42);
+    pool_end(pool); /* waits for guests */
+    rp_future_destroy(next);
+    rp_future_destroy(bad);
+}
+
 /* --- deadlock ----------------------------------------------------------------------------------------------------- */
 
 struct self_waiter {
