@@ -21,8 +21,11 @@ from rows import FLOOR_SHAPE, SHAPES, VERSUS, VERSUS_LATENCY
 # bar: of which group; claim; holds: True, False or None (not measured); ours, other: "48.1 (46.0..49.9) M/s", the other
 # side with its name; ratio: ours to the other (see above), or None; why: of None; goal: a wish, which decides nothing;
 # floor: what the machine asks of any pool in that row, measured in the same run, or ""; barred: that does not reach the
-# bar either. row, programs: where, and between whom, it is decided; rounds: how many; settled: see above.
-Verdict = namedtuple("Verdict", "bar claim holds ours other ratio why goal floor barred row programs rounds settled")
+# bar either. row, programs: where, and between whom, it is decided; rounds: how many; settled: see above; paces: of one
+# that is not, against a bar in absolute terms: what it was at which pace of the machine, or "".
+Verdict = namedtuple("Verdict",
+                     "bar claim holds ours other ratio why goal floor barred row programs rounds settled paces",
+                     defaults=("",))
 
 CHANCE = 1 / 16
 
@@ -79,11 +82,12 @@ def beyond(ours, floor, more):
 
 class Side:
     """One side of a comparison: a figure of a program in a row, or nothing and why. rounds: the row, and its figures
-    in the order in which they were taken."""
+    in the order in which they were taken; paces: the machine's then."""
 
-    def __init__(self, figure=None, why=NOT_RUN, failed=False, name="", floors=(), rounds=("", ())):
+    def __init__(self, figure=None, why=NOT_RUN, failed=False, name="", floors=(), rounds=("", ()), paces=()):
         self.figure, self.why, self.failed, self.name, self.floors = figure, why, failed, name, floors
         self.row, self.rounds = rounds
+        self.paces = paces
 
 
 def quotient(a, b):
@@ -103,6 +107,24 @@ def is_settled(ratios, factor, more):
     above = sum(ratio >= factor if more else ratio > factor for ratio in ratios)
     few = min(above, n - above)
     return 2 * sum(comb(n, i) for i in range(few + 1)) <= CHANCE * 2 ** n
+
+
+PACE = "addition_ns"  # how long an addition took that needs the one before
+SLOW = 1.25  # times the least of the rounds
+
+
+def by_pace(figures, paces, unit):
+    """-> "0.09 us at 0.28 ns an addition (12 rounds), 0.16 us at 0.49 (18)", or "" where there was but one pace."""
+    if not paces or len(paces) != len(figures):
+        return ""
+    slow = [pace > SLOW * min(paces) for pace in paces]
+    if 2 > slow.count(True) or 2 > slow.count(False):
+        return ""
+    out = []
+    for which in (False, True):
+        at, values = (median(v for v, s in zip(those, slow) if s == which) for those in (paces, figures))
+        out.append(f"{short(values)} {unit}".rstrip() + f" at {at:.2f} ns an addition ({slow.count(which)} rounds)")
+    return ", ".join(out)
 
 
 class Judge:
@@ -126,7 +148,8 @@ class Judge:
             floors = [other for name, other in every.items() if name.startswith(floor)]
             if floor == IN_ORDER and all(beyond(found[0], other[0], True) for other in floors):
                 floors = list(every.values())
-            return Side(found, name=program, floors=floors, rounds=self.taken(row, program, figure))
+            return Side(found, name=program, floors=floors, rounds=self.taken(row, program, figure),
+                        paces=self.taken(row, program, PACE)[1])
         if why:
             return Side(why=f"{program}: {why}", failed=program.startswith("ringpool") and why != ABSENT)
         return Side(why="no such peer" if row in self.tables else NOT_RUN)
@@ -154,9 +177,12 @@ class Judge:
             floor = (max if more else min)(ours.floors, default=None)
             theirs = f"{shown(other.figure, unit)} by {other.name}" if other.name else f"the bar of {limit}"
             barred = bool(floor) and not holds and not reaches(floor[0]) and not beyond(a, floor[0], more)
+            settled = is_settled(ratios, factor, more)
+            scale = 1e-6 if unit == "M/s" else 1
+            paces = "" if settled or other.name else by_pace([v * scale for v in ours.rounds], ours.paces, unit)
             verdict = Verdict(bar, claim, holds, shown(ours.figure, unit), theirs, ratio, "", goal,
                               shown(floor, unit) if floor else "", barred, ours.row, (ours.name, other.name),
-                              len(ratios), is_settled(ratios, factor, more))
+                              len(ratios), settled, paces)
         self.verdicts.append(verdict)
 
     def limit(self, bar, row, figure, limit, more=False, unit="", program="ringpool", goal=False, floor=FLOOR):
@@ -293,6 +319,7 @@ def show(verdicts, some=False):
         goal = " (a goal, no bar)" if verdict.goal else ""
         floor = f"; the machine's floor: {verdict.floor}" if verdict.floor and not verdict.holds else ""
         rounds = f"; {verdict.rounds} rounds, not settled" if verdict.rounds > 1 and not verdict.settled else ""
+        rounds += f": {verdict.paces}" if verdict.paces else ""
         print(f"{word(verdict):<13} {verdict.bar}: {verdict.claim}{goal}: {text}{floor}{rounds}")
     counted = [verdict.holds for verdict in verdicts if not verdict.goal]
     barred = sum(verdict.barred for verdict in verdicts if not verdict.goal)

@@ -66,8 +66,31 @@ static bool tsc_is_steady(void)
     return steady;
 }
 
+double meter_pace(void)
+{
+    enum { ADDITIONS = 200000 };
+    uint64_t x = 0;
+    int64_t begun = meter_now();
+
+    for (int i = 0; i < ADDITIONS; i++) {
+        x += 1;
+        __asm__ volatile("" : "+r"(x));
+    }
+    return (double)(meter_now() - begun) / ADDITIONS;
+}
+
+static double pace_at_begin;
+
+double meter_mean_pace(void)
+{
+    double now = meter_pace();
+
+    return pace_at_begin > 0 ? (pace_at_begin + now) / 2 : now;
+}
+
 void meter_begin(void)
 {
+    pace_at_begin = meter_pace();
 #if defined(__x86_64__)
     enum { CALIBRATION_NS = 20000000 };
     int64_t ns, ticks;

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "command.h"
+#include "meter.h"
 
 static int cpus(void)
 {
@@ -80,11 +81,12 @@ static void print_text(const struct record *record, const char *cpu, const struc
                record->figure[i].value);
 }
 
-int record_print(const struct record *record, bool json)
+int record_print(struct record *record, bool json)
 {
     char cpu[128];
     struct utsname system;
 
+    record_add(record, "addition_ns", meter_mean_pace());
     processor(cpu, sizeof(cpu));
     if (uname(&system))
         snprintf(system.release, sizeof(system.release), "unknown");

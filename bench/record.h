@@ -26,7 +26,7 @@ struct record {
 
 void record_add(struct record *record, const char *figure, double value);
 
-/* Prints it; returns the exit status: 1 if something was wrong. */
-int record_print(const struct record *record, bool json);
+/* Adds the machine's pace and prints it; returns the exit status: 1 if something was wrong. */
+int record_print(struct record *record, bool json);
 
 #endif

@@ -208,13 +208,15 @@ static void source_drop(struct rp_future *future)
         future_unref(source);
 }
 
-/* The end of one of no kind that nobody watches, and its last act, in one. false: it is not such a one. */
-static inline bool end_plain(struct rp_future *future, int result)
+#define NOT_PLAIN (FUTURE_DONE | FUTURE_WATCHED | FUTURE_OWN) /* its end is more than one CAS */
+
+/* The end of one of no kind, and its last act, in one; not if its word has a bit of `unless`. */
+static inline bool end_plain(struct rp_future *future, uint32_t unless, int result)
 {
     uint32_t word = load_relaxed(&future->word); /* validated by the CAS */
 
     do {
-        if (word & (FUTURE_DONE | FUTURE_WATCHED | FUTURE_OWN))
+        if (word & unless)
             return false;
     } while (!cas_seq(&future->word, &word, word | FUTURE_DONE | FUTURE_LEFT | code_bits(result))); /* [done], [left] */
     if (word & FUTURE_WAITERS) /* the memory may be gone: its address is all that is used */
@@ -228,7 +230,7 @@ static void end(struct job *job, int result)
 {
     struct rp_future *future = future_of(job);
 
-    if (!future->kind && end_plain(future, result))
+    if (!future->kind && end_plain(future, NOT_PLAIN, result))
         return;
     if (!result && future->retry && retry_again(future))
         return;
@@ -248,7 +250,8 @@ static bool end_quiet(struct job *job)
 {
     struct rp_future *future = future_of(job);
 
-    return !future->kind && end_plain(future, 0);
+    /* In a section: one that its owner has given up is freed elsewhere. */
+    return !future->kind && end_plain(future, NOT_PLAIN | FUTURE_GONE, 0);
 }
 
 static bool continues(const struct job *job)

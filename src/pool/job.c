@@ -77,6 +77,7 @@ void job_finish(struct pool *pool, struct job *job, int how, bool onward)
 /* The end is counted, and nobody waits for that; then it is told. true: all is done. Else the caller is a guest. */
 static bool finish_quiet(struct pool *pool, struct job *job)
 {
+    (void)rcu_attach(); /* a thread may do nothing else here but run futures */
     rcu_enter();
     runq_end(&pool->runq);
     bool quiet = !task_end_awaited(pool) && !load_seq(&pool->deferred) && job->ops->end_quiet(job);

@@ -29,7 +29,7 @@ struct job_ops {
      * Once: 0 after run returned, -EFAULT if it did not, or the reason why it was dropped. Gives up the entry's hold.
      */
     void (*end)(struct job *job, int result);
-    /* `end` of one that returned, if nobody but waiters wants to know: false: it is another. NULL: it always is. */
+    /* In a section: `end` of one that returned, if nobody but waiters wants to know; false: it is not so. NULL: never. */
     bool (*end_quiet)(struct job *job);
     /* Whether `end` will run something in the ended task's place. A hint. NULL: never. */
     bool (*continues)(const struct job *job);

@@ -5,8 +5,8 @@
  * is a fixed set. Each worker that finds the queue closed and drained leaves and sends the parked ones after it.
  * destroy closes, waits until no thread of the pool is left, takes the core out of its handle, and waits for the calls
  * that found it there: first a grace period (they are now gone or counted as guests), then for the guests, then a
- * grace period again for the guests' last lines. From inside a task it only closes, and the reactor does the rest: after
- * the last thread, the last guest, and the last task that was taken by neither (wait.c).
+ * grace period again for the guests' last lines. From inside a task it only closes, and the reactor does the rest:
+ * after the last thread, the last guest, and the last task that was taken by neither (wait.c).
  */
 #include "pool/pool.h"
 
@@ -389,6 +389,10 @@ static void pool_reap(struct work *work)
     pool_finish(caa_container_of(work, struct pool, reap));
 }
 
+/*
+ * Taken: by who runs a future in place. Where tasks are stranded such a one may have claimed and not yet taken: then
+ * the reactor waits for it, as it does for a task that is about to end.
+ */
 void pool_maybe_reap(struct pool *pool)
 {
     if (load_seq(&pool->deferred) && !load_seq(&pool->guests) && !load_seq(&pool->threads) &&

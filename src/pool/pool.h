@@ -55,8 +55,8 @@ struct limit {
 
 /*
  * What runs a task on a thread: the landing place of its panic. Frames nest (a task that helps, a task that the
- * submitter runs itself, a part of a task whose panic is its own end only); the innermost one is current. HELP: inside of
- * a guest's call; PLACE: what runs a future in place and is no guest, see job_finish_unheld.
+ * submitter runs itself, a part of a task whose panic is its own end only); the innermost one is current. HELP: inside
+ * of a guest's call; PLACE: what runs a future in place and is no guest, see job_finish_unheld.
  */
 enum { FRAME_WORKER, FRAME_HELP, FRAME_PLACE, FRAME_CALLER, FRAME_DROP, FRAME_PART };
 /* A task on the frame: none; one that runs, so that a panic may land; one that has ended and is still in flight. */
@@ -245,7 +245,7 @@ struct pool {
     _Atomic uint32_t dropping;      /* released with RP_RELEASE_DROP: a queued task is dropped at its dequeue */
     _Atomic int64_t retry_ns;       /* l: how long the last of a row of failures waits for the next try, 0: none */
 
-    _Atomic uint32_t guests;     /* calls that are in the pool outside of an RCU section; GUESTS_AWAITED */
+    _Atomic uint32_t guests;     /* calls in the pool outside of an RCU section, see guest_enter; GUESTS_AWAITED */
     _Atomic uint32_t ended;      /* futex: bumped when something that an ender waits for may be true */
     _Atomic uint32_t excused;    /* tasks in flight that wait for the end themselves */
     _Atomic uint32_t generation; /* reboots so far */
@@ -357,7 +357,10 @@ static inline void pool_exit(void)
     handle_exit();
 }
 
-/* The same for a call that may sleep or run the user's functions: outside a section, counted as a guest. */
+/*
+ * The same for a call that may sleep or run the user's functions: outside a section, counted as a guest. Only what runs
+ * a queued future in place needs not be one (wait.c).
+ */
 int guest_enter(const struct rp_pool *handle, struct pool **core);
 void guest_leave(struct pool *pool);
 

@@ -121,6 +121,8 @@ static int claim_side(struct runq *q, unsigned class, unsigned n, bool newcomer,
 {
     struct ring *ring = load_seq(&q->rings[class]);
 
+    if (load_acquire(&q->tail) & TAIL_CLOSED) /* in a forked child the lock may be held by a thread of its parent */
+        return -ESHUTDOWN;
     rp_lock_acquire(&ring->claim_lock);
     uint64_t position = load_relaxed(&ring->tail) & POSITION_MASK; /* under the lock */
     uint64_t tail = load_seq(&q->tail);

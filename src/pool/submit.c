@@ -421,12 +421,12 @@ static int class_ensure(struct pool *pool, unsigned class)
 static int submit_guest(struct pool *pool, const struct entry *entry, struct how how, bool refused)
 {
     uint64_t position;
-    int rc = class_ensure(pool, how.class);
 
-    if (rc)
-        return rc;
     if (runq_closed(&pool->runq))
         return -ESHUTDOWN;
+    int rc = class_ensure(pool, how.class);
+    if (rc)
+        return rc;
     rc = worker_ensure(pool);
     if (rc)
         return rc == -ENOMEM ? rc : -EAGAIN;

@@ -25,8 +25,8 @@
  * a helper is preempted. X may itself have been claimed beside the queue, or cancelled: whoever takes it finds that
  * out.
  *
- * Who runs a queued future in place is no guest of its pool. From the claim to [end] an entry is in flight that is his to
- * account for, and no pool is freed before nothing is in flight; a section that he begins before [end] keeps it from
+ * Who runs a queued future in place is no guest of its pool. From the claim to [end] an entry is in flight that he has
+ * to account for, and no pool is freed before nothing is in flight; a section that he begins before [end] keeps it from
  * there on, as destroy waits for a grace period after that, until the end is told, or until he has become a guest to
  * tell more than a waiter (job_finish_unheld). One that has no entry is run by a guest.
  *
@@ -149,7 +149,10 @@ static void run_ready(struct pool *pool, struct rp_future *future, bool onward)
     job_finish(pool, &future->job, returned ? JOB_OUTSIDE_RETURNED : JOB_OUTSIDE_PANICKED, onward);
 }
 
-/* The pool where it is queued, which a claim keeps there; before that only to be compared. */
+/*
+ * The pool where it is queued, set before that could be seen, and kept there by a claim; before that only to be
+ * compared.
+ */
 static inline struct pool *core_of(struct rp_future *future)
 {
     return load_acquire(&load_acquire(&future->pool)->handle.core);

@@ -3,14 +3,24 @@
  */
 #include "life.h"
 
+#include <ringpool/future.h>
+
 #define NEEDS_THREADS_IN_CHILDREN()                                                                                    \
     do {                                                                                                               \
         if (UNDER_TSAN || UNDER_ASAN)                                                                                  \
             cr_skip_test("a sanitizer's own locks come into the child held by threads that are not there");            \
     } while (0)
 
+static int never_run(void *arg, void **value)
+{
+    (void)arg;
+    (void)value;
+    abort();
+}
+
 static int every_call_is_refused(struct rp_pool *pool)
 {
+    struct rp_future *future = NULL;
     struct rp_pool_snapshot seen;
     struct rp_release_report report;
     struct rp_worker_info info;
@@ -27,7 +37,10 @@ static int every_call_is_refused(struct rp_pool *pool)
             task.priority = priority;
             CHECK(rp_pool_submit_task(pool, &task) == -ECHILD);
             CHECK(rp_pool_submit_batch(pool, &task, 1) == -ECHILD);
+            const struct rp_task like = {.overload = overload, .priority = priority};
+            CHECK(rp_pool_submit_future_task(pool, never_run, &like, &future) == -ECHILD && !future);
         }
+    CHECK(rp_pool_submit_future(pool, never_run, NULL, &future) == -ECHILD && !future);
     CHECK(rp_pool_tune(pool, 5) == -ECHILD);
     CHECK(rp_pool_prewarm(pool, 2) == -ECHILD);
     CHECK(rp_pool_release(pool) == -ECHILD);

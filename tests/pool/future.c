@@ -210,6 +210,75 @@ Test(future, a_future_outlives_its_pool)
     rp_future_destroy(future);
 }
 
+static int give_itself_up(void *arg, void **value)
+{
+    struct rp_future **own = arg;
+
+    (void)value;
+    rp_future_destroy(*own);
+    *own = NULL;
+    return 0;
+}
+
+Test(future, one_may_give_itself_up_wherever_it_runs)
+{
+    struct gate gate = {0};
+    struct rp_pool *pool = pool_shut(1, &gate);
+    struct rp_future *here, *there;
+
+    here = future_make(pool, give_itself_up, &here);
+    there = future_make(pool, give_itself_up, &there);
+    cr_assert_eq(rp_future_run(here), 0);
+    cr_assert_null(here);
+    cr_assert_not_null(there);
+    gate_open(&gate);
+    pool_end(pool);
+    cr_assert_null(there);
+}
+
+Test(future, a_closed_pool_refuses_it_and_counts_that)
+{
+    struct rp_pool *pool = pool_make(1, NULL);
+    struct rp_future *future = (struct rp_future *)&pool;
+    struct rp_pool_snapshot seen;
+
+    cr_assert_eq(rp_pool_release(pool), 0);
+    cr_assert_eq(rp_pool_submit_future(pool, answer, NULL, &future), -ESHUTDOWN);
+    cr_assert_null(future);
+    for (int priority = RP_PRIO_NORMAL; priority <= RP_PRIO_LOW; priority++) {
+        const struct rp_task like = {.priority = priority};
+        cr_assert_eq(rp_pool_submit_future_task(pool, answer, &like, &future), -ESHUTDOWN);
+    }
+    cr_assert_eq(rp_pool_snapshot(pool, &seen), 0);
+    cr_assert_eq(seen.rejected, 4);
+    pool_end(pool);
+    cr_assert_eq(rp_pool_submit_future(pool, answer, NULL, &future), -ESHUTDOWN);
+}
+
+/* Handles are given out again, the oldest first: 64 of them at least. */
+Test(future, its_memory_is_the_pools_whoever_had_the_handle_before)
+{
+    struct bank bank = {0};
+    struct rp_allocator allocator = bank_allocator(&bank);
+
+    for (int i = 0; i < 130; i++) {
+        const struct rp_pool_options options = {.allocator = i % 3 ? NULL : &allocator};
+        struct rp_pool *pool = pool_make(1, &options);
+        _Atomic uint32_t ran = 0;
+
+        cr_assert_eq(rp_pool_submit(pool, count_task, &ran), 0); /* the worker is there, and all that it takes */
+        AWAIT(load_seq(&ran));
+        uint32_t before = load_seq(&bank.calls);
+        struct rp_future *future = future_make(pool, answer, NULL);
+        cr_assert_eq(load_seq(&bank.calls) - before, i % 3 == 0, "number %d", i);
+        cr_assert_eq(rp_future_get(future, NULL), 42);
+        rp_future_destroy(future);
+        pool_end(pool);
+    }
+    cr_assert_eq(load_seq(&bank.live), 0);
+    cr_assert_eq(load_seq(&bank.strange), 0);
+}
+
 struct dropping {
     _Atomic uint32_t ran, dropped;
     _Atomic int reason;

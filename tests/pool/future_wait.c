@@ -295,6 +295,28 @@ Test(future, any_thread_may_run_what_nobody_has_begun)
     rp_future_destroy(future);
 }
 
+Test(future, one_that_is_run_in_place_makes_room_for_a_blocked_submitter)
+{
+    struct gate gate = {0};
+    struct rp_pool *pool = pool_make(1, &(struct rp_pool_options){.queue_depth = 1});
+    _Atomic uint32_t ran = 0;
+    struct rp_future *future;
+    struct caller blocked;
+
+    cr_assert_eq(rp_pool_submit(pool, gate_pass, &gate), 0);
+    AWAIT(load_seq(&gate.inside));
+    future = future_make(pool, answer, NULL);
+    caller_start(&blocked, pool, call_submit_counting, &ran);
+    AWAIT(rp_pool_waiting(pool) == 1);
+    cr_assert_eq(rp_future_run(future), 0);
+    cr_assert_eq(caller_end(&blocked), 0);
+    cr_assert_eq(load_seq(&ran), 0, "it is queued: the gate is shut");
+    gate_open(&gate);
+    AWAIT(load_seq(&ran) == 1);
+    rp_future_destroy(future);
+    pool_end(pool);
+}
+
 static int end_thread(void *arg, void **value)
 {
     (void)arg;

@@ -240,6 +240,20 @@ class Bars(unittest.TestCase):
             self.assertEqual(bars.is_settled([1.1] * above + [0.9] * below, 1.0, True), settled, (above, below))
             self.assertEqual(bars.is_settled([0.9] * above + [1.1] * below, 1.0, False), settled, (above, below))
 
+    def test_a_bar_that_hangs_on_the_machines_pace_says_so(self):
+        def paces(figures, additions):
+            rounds = {"roundtrip W=1": {"ringpool-run": [{"p50_us": figure, "addition_ns": addition}
+                                                         for figure, addition in zip(figures, additions)]}}
+            tables = {"roundtrip W=1": {"ringpool-run": {"p50_us": (sorted(figures)[2], min(figures), max(figures))}}}
+            return next(verdict.paces for verdict in bars.judge(tables, {}, rounds)
+                        if verdict.claim.startswith("roundtrip W=1, ringpool-run"))
+        figures = [0.09, 0.16, 0.09, 0.17, 0.08]
+        self.assertEqual(paces(figures, [0.28, 0.49, 0.30, 0.50, 0.28]), "0.09 us at 0.28 ns an addition (3 rounds), "
+                         "0.165 us at 0.49 ns an addition (2 rounds)")
+        self.assertEqual(paces(figures, [0.28] * 5), "")
+        self.assertEqual(paces(figures, [0.28, 0.28, 0.28, 0.49, 0.28]), "", "one round says nothing")
+        self.assertEqual(paces([0.09] * 5, [0.28, 0.49] * 2 + [0.28]), "", "settled")
+
     def test_who_goes_on_is_who_the_bars_compare(self):
         taken = {"throughput 1/1": {"ringpool": [100] * 4 + [50], "go": [20] * 5, "asio": [10] * 5,
                                     "floor-ring": [90] * 5}}

@@ -211,6 +211,7 @@ Test(bench, each_workload_prints_one_json_object_with_its_figures)
         cr_assert_not_null(strstr(result.out, "\"exact\":true"), "%s", result.out);
         for (unsigned k = 0; k < 7 && runs[i].figures[k]; k++)
             cr_assert_geq(figure_in(result.out, runs[i].figures[k]), 0, "%s has no %s", args[1], runs[i].figures[k]);
+        cr_assert_gt(figure_in(result.out, "addition_ns"), 0, "%s has no pace", args[1]);
         child_free(&result);
     }
 }
