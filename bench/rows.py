@@ -29,15 +29,17 @@ class Row:
     else their names. check: whether a bar speaks of it, and of which peers then (True: of those in `peers`).
     brief: keys that replace others under --check, where time is short. seconds: a run takes so many times the time that
     is asked for. floor: what shows the least that the machine asks for here (peers/floor.c), and takes part always: one
-    name, or several with the keys of each.
+    name, or several with the keys of each. also: further figures of which a bar asks for the best peer's: nobody sits
+    out who is not far behind in these as well.
     """
 
     def __init__(self, name, args, figure, unit="", scale=1.0, more=True, quick=False, scaled=0, ours=None, peers=True,
-                 check=True, brief="", seconds=1, floor=None):
+                 check=True, brief="", seconds=1, floor=None, also=()):
         self.name, self.args, self.figure, self.unit = name, args.split(), figure, unit
         self.scale, self.more, self.quick, self.scaled = scale, more, quick, scaled
         self.ours = ours or {"ringpool": ""}
         self.peers, self.check, self.brief, self.seconds = peers, check, brief.split(), seconds
+        self.also = also
         self.floor = floor if isinstance(floor, dict) else {floor: ""} if floor else {}
 
     def keys(self, brief):
@@ -86,8 +88,8 @@ def throughput_rows():
 def latency_rows():
     p50 = {"figure": "p50_us", "unit": "us", "more": False}
     out = [
-        Row("wake 1000 us asleep", "wake gap_us=1000 gap=sleep samples=1000", **p50, quick=True,
-            brief="samples=500", floor="floor-futex"),
+        Row("wake 1000 us asleep", "wake gap_us=1000 gap=sleep samples=1000", **p50, quick=True, also=("p99_us",),
+            floor="floor-futex"),
         Row("wake 1000 us", "wake gap_us=1000 gap=spin samples=1000", **p50, check=False),
         Row("wake 50 us", "wake gap_us=50 samples=20000", **p50, quick=True, brief="samples=10000",
             floor="floor-futex"),

@@ -81,16 +81,21 @@ class Program:
             self.out = run["failed"]
 
 
+def is_far_behind(row, figure, table, name):
+    best = bars.best(row.name, figure, row.more, table)
+    if not best or not best[1][0] or figure not in table[name]:
+        return False
+    ratio = table[name][figure][0] / best[1][0]
+    return (1 / ratio if row.more and ratio else ratio) > FAR_BEHIND
+
+
 def sit_out(row, programs):
-    """Ends the row for peers that cannot become the best."""
+    """Ends the row for peers that cannot become the best: a single run may be better than all medians."""
     table = {p.name: summary(p.runs) for p in programs}
-    best = bars.best(row.name, row.figure, row.more, table)
     for program in programs:
-        if best and best[1][0] and row.figure in table[program.name] and \
-                not program.name.startswith(("ringpool", bars.FLOOR)):
-            ratio = table[program.name][row.figure][0] / best[1][0]
-            if (1 / ratio if row.more and ratio else ratio) > FAR_BEHIND:
-                program.out = "sat out"
+        if not program.name.startswith(("ringpool", bars.FLOOR)) and \
+                all(is_far_behind(row, figure, table, program.name) for figure in (row.figure, *row.also)):
+            program.out = "sat out"
 
 
 def run_round(programs, number, options):

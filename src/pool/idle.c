@@ -124,10 +124,9 @@ void idle_search_end(struct pool *pool)
 }
 
 /* How many chains may run from here on. */
-static unsigned chains_learn(struct pool *pool, uint64_t position)
+static unsigned chains_learn(struct pool *pool, uint64_t position, int64_t now)
 {
     struct idle *idle = &pool->idle;
-    int64_t now = rp_now();
     bool soon = now - load_relaxed(&idle->found_at) < FOLLOWS_NS; /* hints, as all of this */
     uint64_t gone = position - load_relaxed(&idle->found); /* of several that were called they come in any order */
     unsigned more = load_relaxed(&idle->chains);
@@ -140,22 +139,21 @@ static unsigned chains_learn(struct pool *pool, uint64_t position)
     return 1 + more;
 }
 
-void idle_called_found(struct pool *pool, uint64_t position)
+void idle_called_found(struct pool *pool, uint64_t position, int64_t now)
 {
-    unsigned chains = chains_learn(pool, position);
+    unsigned chains = chains_learn(pool, position, now);
+    unsigned searching = idle_searching(sub_seq(&pool->idle.word, IDLE_SEARCHER)) - 1;
 
-    idle_search_end(pool);
-    unsigned searching = idle_searching(load_relaxed(&pool->idle.word)); /* a hint */
     for (; searching < chains && runq_ready(&pool->runq); searching++)
         call_one(pool, chains);
 }
 
-uint32_t idle_park(struct pool *pool, struct worker *worker, bool searching)
+uint32_t idle_park(struct pool *pool, struct worker *worker, bool searching, int64_t now)
 {
     uint64_t word = load_relaxed(&pool->idle.word); /* validated by the CAS */
 
     store_relaxed(&worker->park, PARK_PARKING); /* ordered by the push */
-    store_relaxed(&worker->parked_at, rp_now());
+    store_relaxed(&worker->parked_at, now);
     do {
         store_relaxed(&worker->next, idle_top(word));
     } while (!cas_seq(&pool->idle.word, &word,

@@ -118,14 +118,14 @@ bool idle_search_begin(struct pool *pool, unsigned most);
 /* The caller, counted as searching, found a task, or gives up the role without parking: the wake chain. */
 void idle_search_end(struct pool *pool);
 
-/* The same for one that was called, and found the task at this position first thing. */
-void idle_called_found(struct pool *pool, uint64_t position);
+/* The same for one that was called at `now`, and found the task at this position first thing. */
+void idle_called_found(struct pool *pool, uint64_t position, int64_t now);
 
 /*
  * Parks the caller until it is called: PARK_NOTIFIED, and then it is counted as searching; PARK_EXPIRED,
  * PARK_DISMISSED or PARK_SURPLUS. `searching` says whether it is counted so now.
  */
-uint32_t idle_park(struct pool *pool, struct worker *worker, bool searching);
+uint32_t idle_park(struct pool *pool, struct worker *worker, bool searching, int64_t now);
 
 /* Tells every parked worker to leave, as PARK_DISMISSED. */
 void idle_dismiss_all(struct pool *pool);

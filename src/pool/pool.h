@@ -95,6 +95,7 @@ struct search {
     bool found;        /* a task, when it last looked around, */
     bool called;       /* it was called, and has not looked around since */
     bool soon;         /* and within a microsecond */
+    int64_t called_at; /* when it was called last */
     int64_t dry_at;    /* when it found nothing to do; 0: it has not asked */
     unsigned vain;     /* finds that another had first, less those that it got */
     int64_t gather_ns; /* for how long it lets them gather */

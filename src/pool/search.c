@@ -97,6 +97,7 @@ void search_parked(struct worker *worker, int64_t now)
     bool hasty = now - load_relaxed(&worker->parked_at) < (among ? HASTY_AMONG_NS : HASTY_NS); /* own word */
 
     search->hasty = hasty ? search->hasty + 1 : 0;
+    search->called_at = now;
 }
 
 static void wait_ns(int64_t span)

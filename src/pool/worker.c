@@ -635,9 +635,10 @@ static __attribute__((noinline)) bool worker_parks(struct worker *worker, bool *
     }
     if (worker->measures)
         measure_rests(pool);
-    uint32_t call = idle_park(pool, worker, *searching);
     int64_t now = rp_now();
-    pace_ends(worker, load_relaxed(&worker->parked_at)); /* own word */
+    pace_ends(worker, now); /* before it sleeps: from its call to its task there is no time to lose */
+    uint32_t call = idle_park(pool, worker, *searching, now);
+    now = rp_now();
     pace_begins(worker, now);
     search_parked(worker, now);
     *searching = worker->search.called = call == PARK_NOTIFIED;
@@ -670,7 +671,7 @@ static inline __attribute__((always_inline)) void worker_loop(struct worker *wor
         if (taken) {
             if (searching) {
                 if (__builtin_expect(worker->search.called, 0))
-                    idle_called_found(pool, worker->taker.last);
+                    idle_called_found(pool, worker->taker.last, worker->search.called_at);
                 else
                     idle_search_end(pool);
                 worker->search.called = searching = false;

@@ -204,6 +204,14 @@ class Bench(unittest.TestCase):
         self.assertEqual([self.ran().count(name) for name in ("asio", "glib", "mutex")], [3, 3, 1])
 
 
+    def test_but_not_who_may_be_the_best_in_another_figure_that_is_judged(self):
+        self.peer("asio", FIGURES % (10, 10))
+        self.peer("glib", FIGURES % (31, 29))
+        self.peer("mutex", FIGURES % (31, 31))
+        self.run_it("--check", "--rows", "wake 1000 us asleep", "--rounds", "3")
+        self.assertEqual([self.ran().count(name) for name in ("asio", "glib", "mutex")], [3, 3, 1])
+
+
 class Bars(unittest.TestCase):
     def verdict(self, tables, claim):
         return next(v for v in bars.judge(tables, {}) if v.claim.startswith(claim))

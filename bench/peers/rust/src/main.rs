@@ -301,10 +301,18 @@ impl Run {
         let asleep = how == "sleep" || (how == "auto" && gap >= Duration::from_millis(1));
         let pool = Pool::new(&self.kind, workers as usize, 1024);
         let mut calls = Vec::with_capacity(samples as usize);
-        let begun = usage();
-        for _ in 0..samples {
+        let warm = if wakes { 64 } else { 0 }; // not measured: the kernel may have new threads here and there
+        let mut begun = usage();
+        for i in 0..warm + samples {
+            if i == warm {
+                await_count(warm);
+                calls.clear();
+                begun = usage();
+            }
             let t = Instant::now();
-            if wakes {
+            if i < warm {
+                pool.submit(count);
+            } else if wakes {
                 pool.submit(move || sample(t.elapsed().as_nanos() as u64, samples as usize));
             } else {
                 pool.join(count);
@@ -316,7 +324,7 @@ impl Run {
             }
             while !gap.is_zero() && Instant::now() < next {}
         }
-        await_count(samples);
+        await_count(warm + samples);
         let end = usage();
         drop(pool);
         if wakes {
@@ -329,7 +337,7 @@ impl Run {
         self.figure("elapsed_s", (end.wall - begun.wall).as_secs_f64());
         self.figure("cpu_s", end.cpu - begun.cpu);
         self.figure("csw", end.switches - begun.switches);
-        counted() == samples
+        counted() == warm + samples
     }
 
     fn idle(&mut self) -> bool {
