@@ -9,8 +9,9 @@ counted: a run with more than 0.15 cores of it is repeated a few times and else 
 were. Where a row's number of tasks is left open each program gets one that takes it about the time asked for.
 
 --check says for each bar (bars.py) whether it holds. It runs the rows that bars speak of with the peers they name, and
-a peer that is more than three times worse than the best in the first round sits out the others. A row with a bar that
-is not settled by then goes on for as many rounds as --settle allows, with the programs alone that its bars compare.
+a peer that is more than three times worse than the best in the first round, by each figure that a bar asks for, sits
+out the others. A row with a bar that is not settled by then goes on for as many rounds as --settle allows, with the
+programs alone that its bars compare.
 
 Prints a table for each row, and writes the runs as JSON and the page (report.py) beside it, after every row: what was
 measured is kept when it is interrupted. --merge makes one report of several such files.

@@ -69,7 +69,9 @@ RP_API int rp_cq_create(struct rp_cq **cq, const struct rp_cq_options *options);
 
 /*
  * Takes up to max completions into out: waits until `min` have come, until `deadline` (0: none). Returns how many;
- * fewer than min only when the deadline passed. min 0 takes what is there, perhaps nothing, and does not block.
+ * fewer than min only when the deadline passed. min 0 takes what is there, perhaps nothing, and does not block;
+ * one that comes within a microsecond of another that found nothing pauses for some 200 ns if it finds nothing either,
+ * as who looks without end keeps the others from posting.
  * Inside a task the wait counts as blocking (rp_blocking_begin), so that the pool can run what it waits for.
  * -EINVAL: no out, max 0 or above INT_MAX, min above max, a negative deadline; -ETIMEDOUT: none came by the deadline;
  * -EBUSY: another thread is the consumer just now, or the completions go into a ring one by one.

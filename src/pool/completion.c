@@ -66,6 +66,8 @@
 
 #define SPIN_LEAST_NS 1000
 #define SPIN_MOST_NS 20000
+#define VAIN_SOON_NS 1000
+#define VAIN_PAUSES 8 /* some 100 to 200 ns. Measured; see bench/RESULTS.md */
 #define PAUSES                                                                                                         \
     16 /* between two looks of one who spins, some 400 ns: so that completions come in lines, not one by one */
 
@@ -497,9 +499,28 @@ static void sleep_for(struct rp_cq *cq, unsigned need, int64_t deadline)
     cas_seq(&cq->wake, &word, 0); /* or it is 0 already, or DEAD */
 }
 
+/*
+ * A consumer that does nothing but poll has the line of the next completion again and again when that is about to be
+ * written. It pauses between two looks, during which some gather: true. One that does something else in between does
+ * not.
+ */
+static bool gather(struct rp_cq *cq)
+{
+    int64_t now = rp_now();
+    bool soon = now - cq->vain_at < VAIN_SOON_NS && cq->spin_most_ns;
+
+    for (int i = 0; i < VAIN_PAUSES && soon; i++)
+        cpu_relax();
+    cq->vain_at = now;
+    return soon;
+}
+
 static int wait_for(struct rp_cq *cq, struct rp_completion *out, unsigned max, unsigned min, int64_t deadline)
 {
     unsigned n = cq_take(cq, out, max);
+
+    if (!n && !min && gather(cq))
+        n = cq_take(cq, out, max);
 
     while (n < min && !load_relaxed(&cq->dying)) { /* a hint; fall_asleep looks again */
         if (deadline && rp_now() >= deadline)

@@ -84,6 +84,7 @@ struct rp_cq {
     uint64_t signals;      /* C: WAKE_FD, WAKE_RING: what is wanted while C is away */
     int64_t spin_ns;       /* C: how long to look around before a sleep */
     int64_t spin_most_ns;  /* k */
+    int64_t vain_at;       /* C: when it last polled in vain */
     uint32_t begun;        /* C: rings of the descriptor that others have begun */
     bool sounding;         /* C: the descriptor is readable, or about to be */
     bool late;             /* C: one of those rings may be of no use, see quieten in delivery.c */
