@@ -131,7 +131,7 @@ static void run_queued(struct pool *pool, struct rp_future *future, bool onward)
 }
 
 /* It was claimed here, and has no entry. By a guest. */
-static void run_ready(struct pool *pool, struct rp_future *future, bool onward)
+static void run_unqueued(struct pool *pool, struct rp_future *future, bool onward)
 {
     struct entry entry;
     future_entry(future, &entry);
@@ -175,7 +175,7 @@ static bool help_ready(struct rp_future *future, bool worker, bool onward)
     future_ref(future); /* the list's, as the run takes its share; before it can give that back */
     bool claimed = (!worker || worker_self(pool)) && future_claim(future, FUTURE_READY, 0);
     if (claimed)
-        run_ready(pool, future, onward);
+        run_unqueued(pool, future, onward);
     else
         future_unref(future);
     guest_leave(pool);
