@@ -307,7 +307,7 @@ Test(future, one_that_is_run_in_place_makes_room_for_a_blocked_submitter)
     AWAIT(load_seq(&gate.inside));
     future = future_make(pool, answer, NULL);
     caller_start(&blocked, pool, call_submit_counting, &ran);
-    AWAIT(rp_pool_waiting(pool) == 1);
+    AWAIT(rp_pool_waiting(pool) == 2); /* it, and the future */
     cr_assert_eq(rp_future_run(future), 0);
     cr_assert_eq(caller_end(&blocked), 0);
     cr_assert_eq(load_seq(&ran), 0, "it is queued: the gate is shut");
