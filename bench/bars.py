@@ -76,9 +76,8 @@ NOT_RUN = "the row was not run"
 
 
 def beyond(ours, floor, more):
-    """Whether ours is better than that floor, which then forbids nothing: by more than a step of the clock, which is
-    10 ns and 2 % of a round trip between CPUs that are far apart, or the noise of two medians."""
-    return ours > 1.05 * floor if more else 1.05 * ours < floor
+    """Whether ours is better than that floor, which then forbids nothing."""
+    return ours > 1.02 * floor if more else 1.02 * ours < floor
 
 
 class Side:

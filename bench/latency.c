@@ -7,9 +7,7 @@
  * that the table says, so that a stall of 10 ms is seen by every task that should have started in it (G. Tene's
  * "coordinated omission" is what leaving this out is called).
  *
- * A gap is slept where it says so (the submitter's CPU is free meanwhile) and else spun on the clock. The first wake-ups
- * are not measured: for some 20 ms the kernel has its new threads here and there, and of 500 samples 20 would be what
- * their p99 tells of.
+ * A gap is slept where it says so (the submitter's CPU is free meanwhile) and else spun on the clock.
  */
 #include <errno.h>
 #include <math.h>
@@ -26,7 +24,6 @@
 /* load sleeps until so long before the time-table's next entry, and spins the rest. */
 #define SPIN_REST_NS 100000
 #define PREPARED_CELLS_MOST 64
-#define WARM 64 /* wake-ups */
 
 enum { GAP_AUTO, GAP_SLEEP, GAP_SPIN };
 enum { BY_EVENT, BY_FUTURE, BY_RUN };
@@ -72,18 +69,12 @@ static void wake_samples(void *arg)
 {
     struct latency *run = arg;
 
-    for (uint64_t i = 0; i < WARM + run->samples && run->error == 0; i++) {
-        bool warm = i >= WARM;
-        if (i == WARM) {
-            cells_wait(WARM, 100000);
-            run->begun = usage_now();
-        }
+    for (uint64_t i = 0; i < run->samples && run->error == 0; i++) {
         int64_t next = meter_now() + run->gap_ns;
         int64_t begun = meter_ticks();
 
-        run->error = run->executor->submit(run->pool, warm ? task_latency : task_count, stamp());
-        if (warm)
-            rp_histogram_add(&run->submit, meter_ns(meter_ticks() - begun));
+        run->error = run->executor->submit(run->pool, task_latency, stamp());
+        rp_histogram_add(&run->submit, meter_ns(meter_ticks() - begun));
         meter_pass_until(next, run->sleep);
     }
 }
@@ -176,7 +167,6 @@ static int latency_main(const struct executor *executor, int argc, char **argv, 
         break;
     }
     meter_begin();
-    uint64_t tasks = samples + (wake ? WARM : 0);
     struct latency *run = calloc(1, sizeof(*run));
     struct rp_histogram *latency = calloc(1, sizeof(*latency));
     struct executor_config config = {
@@ -199,7 +189,7 @@ static int latency_main(const struct executor *executor, int argc, char **argv, 
         in_one_thread(wake ? wake_samples : roundtrip_samples, run);
         rc = run->error;
         if (rc == 0)
-            cells_wait(tasks, 100000);
+            cells_wait(samples, 100000);
         used = usage_since(&run->begun);
         executor->destroy(run->pool);
     }
@@ -217,7 +207,7 @@ static int latency_main(const struct executor *executor, int argc, char **argv, 
     record_add(&record, "elapsed_s", (double)used.wall / 1e9);
     record_add(&record, "cpu_s", (double)used.cpu / 1e9);
     record_add(&record, "csw", (double)used.switches);
-    if (cells_tasks() != tasks)
+    if (cells_tasks() != samples)
         record.wrong = "not exactly the tasks ran that were submitted";
     free(latency);
     free(run);

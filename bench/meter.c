@@ -66,7 +66,7 @@ static bool tsc_is_steady(void)
     return steady;
 }
 
-double meter_pace(void)
+static double pace_now(void)
 {
     enum { ADDITIONS = 200000 };
     uint64_t x = 0;
@@ -83,14 +83,14 @@ static double pace_at_begin;
 
 double meter_mean_pace(void)
 {
-    double now = meter_pace();
+    double now = pace_now();
 
     return pace_at_begin > 0 ? (pace_at_begin + now) / 2 : now;
 }
 
 void meter_begin(void)
 {
-    pace_at_begin = meter_pace();
+    pace_at_begin = pace_now();
 #if defined(__x86_64__)
     enum { CALIBRATION_NS = 20000000 };
     int64_t ns, ticks;

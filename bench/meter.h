@@ -22,11 +22,9 @@ extern "C" {
 void meter_begin(void);
 
 /*
- * How long one addition of a chain takes now, ns: the pace of the CPU that the caller runs on, which a guest of a
- * machine that others use as well does not choose. Takes 0.1 ms or so.
+ * How long one addition of a chain takes, ns: the pace of the CPU that the caller runs on, which a guest of a machine
+ * that others use as well does not choose. The mean of now and meter_begin, if it was called. Takes 0.1 ms or so.
  */
-double meter_pace(void);
-/* The mean of that at meter_begin, if it was called, and now. */
 double meter_mean_pace(void);
 
 /* --- the clock --- */

@@ -301,13 +301,6 @@ class Bars(unittest.TestCase):
             verdict = self.verdict(tables, claim)
             self.assertEqual((verdict.holds, verdict.barred), (False, barred), claim)
 
-    def test_a_step_of_the_clock_is_no_better_than_the_floor(self):
-        for ours, barred in ((0.500, True), (0.481, True), (0.45, False)):
-            tables = {"roundtrip W=1": {name: {"p50_us": (value,) * 3}
-                                        for name, value in (("ringpool", ours), ("floor-ring", 0.491))}}
-            verdict = self.verdict(tables, "roundtrip W=1: p50_us <= 0.3")
-            self.assertEqual((verdict.holds, verdict.barred), (False, barred), ours)
-
     def test_each_row_of_the_bars_is_spoken_of(self):
         said = {verdict.bar for verdict in bars.judge({}, {})}
         for bar in ("throughput", "strict", "batch", "CPU per task", "work", "wake", "round trip", "submit", "sleepers",

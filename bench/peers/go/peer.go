@@ -234,9 +234,6 @@ func percentiles(ns []int64, prefix string) {
 	}
 }
 
-// As many wake-ups are not measured: until then the scheduler may have its new threads here and there.
-const warm = 64
-
 func latency(workload string) bool {
 	otherwise := 50
 	if workload == "roundtrip" {
@@ -250,19 +247,8 @@ func latency(workload string) bool {
 	calls := make([]int64, 0, samples)
 	back := make(chan bool, 1)
 	runtime.GC()
-	begun, first := now(), 0
-	if workload == "wake" {
-		first = -warm
-	}
-	for i := first; i < samples; i++ {
-		if i == 0 {
-			wait(uint64(-first))
-			for _, c := range cells.all {
-				c.latency = c.latency[:0]
-			}
-			calls = calls[:0]
-			begun = now()
-		}
+	begun := now()
+	for i := 0; i < samples; i++ {
 		t := time.Now()
 		if workload == "wake" {
 			p.submit(func(c *cell) { c.latency = append(c.latency, int64(time.Since(t))); c.add() })
@@ -283,7 +269,7 @@ func latency(workload string) bool {
 			}
 		}
 	}
-	wait(uint64(samples - first))
+	wait(uint64(samples))
 	end := now()
 	p.close()
 	all := calls
@@ -298,7 +284,7 @@ func latency(workload string) bool {
 	figures["elapsed_s"] = end.wall.Sub(begun.wall).Seconds()
 	figures["cpu_s"] = end.cpu - begun.cpu
 	figures["csw"] = end.switches - begun.switches
-	return count() == uint64(samples-first)
+	return count() == uint64(samples)
 }
 
 func idle() bool {

@@ -301,18 +301,10 @@ impl Run {
         let asleep = how == "sleep" || (how == "auto" && gap >= Duration::from_millis(1));
         let pool = Pool::new(&self.kind, workers as usize, 1024);
         let mut calls = Vec::with_capacity(samples as usize);
-        let warm = if wakes { 64 } else { 0 }; // not measured: the kernel may have new threads here and there
-        let mut begun = usage();
-        for i in 0..warm + samples {
-            if i == warm {
-                await_count(warm);
-                calls.clear();
-                begun = usage();
-            }
+        let begun = usage();
+        for _ in 0..samples {
             let t = Instant::now();
-            if i < warm {
-                pool.submit(count);
-            } else if wakes {
+            if wakes {
                 pool.submit(move || sample(t.elapsed().as_nanos() as u64, samples as usize));
             } else {
                 pool.join(count);
@@ -324,7 +316,7 @@ impl Run {
             }
             while !gap.is_zero() && Instant::now() < next {}
         }
-        await_count(warm + samples);
+        await_count(samples);
         let end = usage();
         drop(pool);
         if wakes {
@@ -337,7 +329,7 @@ impl Run {
         self.figure("elapsed_s", (end.wall - begun.wall).as_secs_f64());
         self.figure("cpu_s", end.cpu - begun.cpu);
         self.figure("csw", end.switches - begun.switches);
-        counted() == warm + samples
+        counted() == samples
     }
 
     fn idle(&mut self) -> bool {
