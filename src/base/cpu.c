@@ -1,5 +1,5 @@
 /*
- * How many CPUs this process may use.
+ * How many CPUs this process may use, and where the caller runs.
  *
  * The affinity mask says on which CPUs, the cgroup says for how much of the time. A quota applies to a group and all
  * below it, so that the smallest of the process's own group and of every ancestor that is visible counts. Where the
@@ -306,31 +306,58 @@ unsigned cpu_quota_below(const char *proc_dir, const char *fs_prefix)
     return cpus;
 }
 
-/* The kernel refuses a mask smaller than its own with EINVAL, and does not say how large that is. */
-unsigned cpu_allowed(void)
+/*
+ * The caller's affinity mask of `size` bytes, which goes back by CPU_FREE, or NULL. The kernel refuses a mask smaller
+ * than its own with EINVAL, and does not say how large that is.
+ */
+static cpu_set_t *mask_of_caller(size_t *size)
 {
-    int saved = errno;
-    long online;
-
     for (int cpus = CPU_SETSIZE; cpus <= 1 << 20; cpus *= 2) {
-        size_t size = CPU_ALLOC_SIZE(cpus);
         cpu_set_t *mask = CPU_ALLOC(cpus);
-        int rc = mask ? sched_getaffinity(0, size, mask) : -1;
-        int error = mask ? errno : ENOMEM;
-        int count = rc == 0 ? CPU_COUNT_S(size, mask) : 0;
 
-        CPU_FREE(mask);
-        errno = saved;
-        if (rc == 0 && count > 0) {
-            return (unsigned)count;
+        *size = CPU_ALLOC_SIZE(cpus);
+        if (!mask || sched_getaffinity(0, *size, mask) == 0) {
+            return mask;
         }
-        if (rc == 0 || error != EINVAL) {
+        int error = errno;
+        CPU_FREE(mask);
+        if (error != EINVAL) {
             break;
         }
     }
-    online = sysconf(_SC_NPROCESSORS_ONLN);
+    return NULL;
+}
+
+unsigned cpu_allowed(void)
+{
+    int saved = errno;
+    size_t size;
+    cpu_set_t *mask = mask_of_caller(&size);
+    long count = mask ? CPU_COUNT_S(size, mask) : 0;
+
+    CPU_FREE(mask);
+    if (count <= 0) {
+        count = sysconf(_SC_NPROCESSORS_ONLN);
+    }
     errno = saved;
-    return online > 0 ? (unsigned)online : 1;
+    return count > 0 ? (unsigned)count : 1;
+}
+
+void cpu_leave(int cpu)
+{
+    int saved = errno;
+    size_t size;
+    cpu_set_t *mask = cpu >= 0 && cpu_current() == cpu ? mask_of_caller(&size) : NULL;
+
+    if (mask && CPU_ISSET_S((size_t)cpu, size, mask) && CPU_COUNT_S(size, mask) > 1) {
+        CPU_CLR_S((size_t)cpu, size, mask);
+        if (sched_setaffinity(0, size, mask) == 0) {
+            CPU_SET_S((size_t)cpu, size, mask);
+            (void)sched_setaffinity(0, size, mask);
+        }
+    }
+    CPU_FREE(mask);
+    errno = saved;
 }
 
 unsigned cpu_available(void)

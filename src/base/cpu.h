@@ -25,6 +25,13 @@ unsigned cpu_available(void);
 unsigned cpu_allowed(void);
 
 /*
+ * Moves the caller to another CPU if it runs on this one (-1: none) and its affinity mask allows another; the mask is
+ * afterwards what it was. Where the kernel does not do it the caller stays. Three system calls, and the move: for
+ * set-up. Keeps errno.
+ */
+void cpu_leave(int cpu);
+
+/*
  * The cgroup's part of cpu_available: CPUs that the quota grants, rounded up, 0 for no limit. Reads `cgroup` and
  * `mountinfo` below proc_dir ("/proc/self"), and puts fs_prefix ("") before every mount point that they name, so that
  * a test can show it another machine.

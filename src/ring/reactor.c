@@ -35,6 +35,7 @@
 #include <ringpool/base.h>
 #include <ringpool/lock.h>
 
+#include "base/cpu.h"
 #include "base/fork.h"
 #include "base/futex.h"
 #include "base/rcu.h"
@@ -78,6 +79,7 @@ struct reactor {
     int rc;                         /* C: 0 */
     struct backend_refusal refusal; /* for reactor_get, when rc says so */
     const struct backend_ops *ops;  /* C */
+    int maker_cpu;                  /* C: where the thread that made it ran then, or -1 */
     pthread_t thread;               /* C */
     unsigned references;            /* R */
     struct reactor *next, **link;   /* R: all there are */
@@ -344,6 +346,12 @@ static void close_backend(struct reactor *reactor)
     reactor->backend = NULL;
 }
 
+/*
+ * The thread does not stay where its maker runs, who as a rule submits tasks next. For some tens of milliseconds the
+ * kernel takes a new thread for a busy one, though it sleeps (its kernel/sched/fair.c: init_entity_runnable_average,
+ * post_init_entity_util_avg), and would meanwhile not wake a worker on that CPU, although it is about to be free, but
+ * on another, which has to be roused for that.
+ */
 static void *reactor_main(void *argument)
 {
     struct reactor *reactor = argument;
@@ -354,6 +362,7 @@ static void *reactor_main(void *argument)
         reactor->rc = reactor->ops->open(&reactor->backend, &reactor->refusal);
     }
     bool opened = reactor->rc == 0;
+    cpu_leave(reactor->maker_cpu);
     store_release(&reactor->started, 1); /* pairs with start_thread */
     futex_wake(&reactor->started, 1);
     if (!opened) {
@@ -388,6 +397,7 @@ static int start_thread(struct reactor *reactor)
         return -ENOMEM;
     }
     pthread_attr_setstacksize(&attributes, STACK_SIZE + stack_tls_size());
+    reactor->maker_cpu = cpu_current();
     signals_block(&before);
     int rc = pthread_create(&reactor->thread, &attributes, reactor_main, reactor);
     signals_restore(&before);

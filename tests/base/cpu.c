@@ -319,3 +319,46 @@ Test(cpu, current_is_the_cpu_that_we_are_bound_to)
     cr_assert_eq(cpu_current(), cpu);
     cr_assert_eq(cpu_current(), sched_getcpu());
 }
+
+/* So that a machine with one CPU, where nothing can be left, is told from a failure. */
+static int cpus_of_mask(cpu_set_t *mask)
+{
+    cr_assert_eq(sched_getaffinity(0, sizeof(*mask), mask), 0);
+    return CPU_COUNT(mask);
+}
+
+/* The kernel may move us back at any time, but not each time. */
+Test(cpu, leaving_moves_the_caller_and_keeps_its_mask)
+{
+    cpu_set_t before, after;
+    int moved = 0;
+
+    if (cpus_of_mask(&before) < 2)
+        cr_skip_test("one CPU");
+    for (int tries = 0; tries < 100; tries++) {
+        int cpu = cpu_current();
+
+        errno = ENOTTY;
+        cpu_leave(cpu);
+        moved += cpu_current() != cpu;
+        cr_assert_eq(errno, ENOTTY);
+        cpus_of_mask(&after);
+        cr_assert(CPU_EQUAL(&before, &after));
+    }
+    cr_assert_gt(moved, 50);
+}
+
+Test(cpu, leaving_the_only_cpu_or_none_does_nothing)
+{
+    cpu_set_t before, after;
+    int cpu = keep_one_cpu();
+
+    cpus_of_mask(&before);
+    cpu_leave(cpu);
+    cpu_leave(-1);
+    cpu_leave(cpu + 1);
+    cpu_leave(INT_MAX);
+    cpus_of_mask(&after);
+    cr_assert(CPU_EQUAL(&before, &after));
+    cr_assert_eq(cpu_current(), cpu);
+}

@@ -3,8 +3,10 @@
  */
 #include "ring/reactor.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +14,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/cpu.h"
 #include "support.h"
 
 #define MS INT64_C(1000000)
@@ -78,6 +81,85 @@ static void settle(struct reactor *reactor)
     struct marker marker = {.work = {.run = mark}};
     reactor_post(reactor, &marker.work);
     await(&marker.ran, 1);
+}
+
+struct ask {
+    struct work work;
+    cpu_set_t mask;
+    _Atomic uint32_t ran;
+};
+
+static void ask_mask(struct work *work)
+{
+    struct ask *ask = (struct ask *)((char *)work - offsetof(struct ask, work));
+    cr_expect_eq(sched_getaffinity(0, sizeof ask->mask, &ask->mask), 0);
+    announce(&ask->ran);
+}
+
+/* Where sched_setaffinity is denied the thread stays where it is. */
+BACKENDS(reactor, the_thread_may_run_wherever_its_maker_may)
+{
+    cpu_set_t mine;
+    cr_assert_eq(sched_getaffinity(0, sizeof mine, &mine), 0);
+    for (int denied = 0; denied < 2; denied++) {
+        if (denied) {
+            deny_call(SYS_sched_setaffinity, EPERM, false);
+        }
+        struct reactor *reactor = get(backend, true);
+        struct ask ask = {.work = {.run = ask_mask}};
+        reactor_post(reactor, &ask.work);
+        await(&ask.ran, 1);
+        cr_assert(CPU_EQUAL(&mine, &ask.mask));
+        reactor_put(reactor);
+    }
+}
+
+/* The CPU on which the process's other thread ran last, from /proc/self/task/TID/stat; -1: there is none. */
+static int cpu_of_the_other_thread(void)
+{
+    enum { FIELDS_AFTER_NAME = 37 }; /* proc_pid_stat(5): the name is field 2, the CPU field 39 */
+    int cpu = -1;
+    DIR *tasks = opendir("/proc/self/task");
+    cr_assert_not_null(tasks);
+    for (struct dirent *entry; (entry = readdir(tasks));) {
+        char path[64], line[1024] = "";
+        long tid = strtol(entry->d_name, NULL, 10);
+        if (tid == 0 || tid == gettid()) {
+            continue;
+        }
+        snprintf(path, sizeof path, "/proc/self/task/%ld/stat", tid);
+        FILE *file = fopen(path, "re");
+        cr_assert_not_null(file);
+        cr_assert_not_null(fgets(line, sizeof line, file));
+        fclose(file);
+        char *at = strrchr(line, ')');
+        for (int field = 0; at && field < FIELDS_AFTER_NAME; field++) {
+            at = strchr(at + 1, ' ');
+        }
+        cr_assert_not_null(at);
+        cpu = (int)strtol(at, NULL, 10);
+    }
+    closedir(tasks);
+    return cpu;
+}
+
+/* The kernel may move both, so it need not hold each time. */
+BACKENDS(reactor, the_thread_does_not_stay_where_its_maker_runs)
+{
+    enum { N = 40 };
+    int stayed = 0;
+    cpu_set_t mine;
+    cr_assert_eq(sched_getaffinity(0, sizeof mine, &mine), 0);
+    if (CPU_COUNT(&mine) < 2) {
+        cr_skip_test("one CPU");
+    }
+    for (int i = 0; i < N; i++) {
+        int before = cpu_current();
+        struct reactor *reactor = get(backend, true);
+        stayed += cpu_of_the_other_thread() == before;
+        reactor_put(reactor);
+    }
+    cr_assert_lt(stayed, N / 4);
 }
 
 /* Adversary: due times across all levels, armed in no order. Holds: none early, each once. */
