@@ -343,20 +343,39 @@ unsigned cpu_allowed(void)
     return count > 0 ? (unsigned)count : 1;
 }
 
+bool cpu_isolated_below(const char *sys_dir)
+{
+    FILE *file = open_below(sys_dir, "isolated");
+    int first = file ? fgetc(file) : EOF; /* a list such as 2-5,7, or an empty line */
+
+    if (file) {
+        fclose(file);
+    }
+    return first != EOF && first != '\n';
+}
+
+/* Leaves the CPU, one of the mask, and goes back to the mask, which is clobbered. */
+static void leave(int cpu, size_t size, cpu_set_t *mask)
+{
+    CPU_CLR_S((size_t)cpu, size, mask);
+    if (CPU_COUNT_S(size, mask) > 0 && sched_setaffinity(0, size, mask) == 0) {
+        CPU_SET_S((size_t)cpu, size, mask);
+        (void)sched_setaffinity(0, size, mask);
+    }
+}
+
 void cpu_leave(int cpu)
 {
     int saved = errno;
     size_t size;
-    cpu_set_t *mask = cpu >= 0 && cpu_current() == cpu ? mask_of_caller(&size) : NULL;
 
-    if (mask && CPU_ISSET_S((size_t)cpu, size, mask) && CPU_COUNT_S(size, mask) > 1) {
-        CPU_CLR_S((size_t)cpu, size, mask);
-        if (sched_setaffinity(0, size, mask) == 0) {
-            CPU_SET_S((size_t)cpu, size, mask);
-            (void)sched_setaffinity(0, size, mask);
+    if (cpu >= 0 && cpu_current() == cpu && !cpu_isolated_below("/sys/devices/system/cpu")) {
+        cpu_set_t *mask = mask_of_caller(&size);
+        if (mask && CPU_ISSET_S((size_t)cpu, size, mask)) {
+            leave(cpu, size, mask);
         }
+        CPU_FREE(mask);
     }
-    CPU_FREE(mask);
     errno = saved;
 }
 

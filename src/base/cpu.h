@@ -5,6 +5,7 @@
 #define BASE_CPU_H
 
 #include <sched.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #if defined(__has_include)
@@ -26,10 +27,17 @@ unsigned cpu_allowed(void);
 
 /*
  * Moves the caller to another CPU if it runs on this one (-1: none) and its affinity mask allows another; the mask is
- * afterwards what it was. Where the kernel does not do it the caller stays. Three system calls, and the move: for
- * set-up. Keeps errno.
+ * afterwards what it was. Where the kernel does not do it the caller stays, and so it does on a machine that keeps CPUs
+ * out of the kernel's balancing: it would stay for good where it was put, on somebody else's CPU perhaps. A file is
+ * read, for set-up; a cancellation point. Keeps errno.
  */
 void cpu_leave(int cpu);
+
+/*
+ * Whether the file `isolated` below sys_dir ("/sys/devices/system/cpu") names CPUs that are kept out of the kernel's
+ * balancing (isolcpus= in its admin-guide/kernel-parameters). What is not to be read names none.
+ */
+bool cpu_isolated_below(const char *sys_dir);
 
 /*
  * The cgroup's part of cpu_available: CPUs that the quota grants, rounded up, 0 for no limit. Reads `cgroup` and

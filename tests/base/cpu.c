@@ -320,6 +320,22 @@ Test(cpu, current_is_the_cpu_that_we_are_bound_to)
     cr_assert_eq(cpu_current(), sched_getcpu());
 }
 
+Test(quota, isolated_cpus_are_told)
+{
+    static const struct {
+        const char *text;
+        bool isolated;
+    } cases[] = {{"2-5,7\n", true}, {"0\n", true}, {"3", true}, {"\n", false}, {"", false}};
+    char sys_dir[PATH_MAX];
+
+    snprintf(sys_dir, sizeof(sys_dir), "%s/sys", root);
+    cr_assert_not(cpu_isolated_below(sys_dir));
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        put("/sys/isolated", cases[i].text);
+        cr_expect_eq(cpu_isolated_below(sys_dir), cases[i].isolated, "\"%s\"", cases[i].text);
+    }
+}
+
 /* So that a machine with one CPU, where nothing can be left, is told from a failure. */
 static int cpus_of_mask(cpu_set_t *mask)
 {
@@ -335,6 +351,8 @@ Test(cpu, leaving_moves_the_caller_and_keeps_its_mask)
 
     if (cpus_of_mask(&before) < 2)
         cr_skip_test("one CPU");
+    if (cpu_isolated_below("/sys/devices/system/cpu"))
+        cr_skip_test("isolated CPUs");
     for (int tries = 0; tries < 100; tries++) {
         int cpu = cpu_current();
 
