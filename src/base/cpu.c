@@ -354,7 +354,7 @@ bool cpu_isolated_below(const char *sys_dir)
     return first != EOF && first != '\n';
 }
 
-/* Leaves the CPU, one of the mask, and goes back to the mask, which is clobbered. */
+/* Leaves the CPU for another one of the caller's mask, which is set again afterwards. */
 static void leave(int cpu, size_t size, cpu_set_t *mask)
 {
     CPU_CLR_S((size_t)cpu, size, mask);

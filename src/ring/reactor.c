@@ -79,7 +79,7 @@ struct reactor {
     int rc;                         /* C: 0 */
     struct backend_refusal refusal; /* for reactor_get, when rc says so */
     const struct backend_ops *ops;  /* C */
-    int maker_cpu;                  /* C: where the thread that made it ran then, or -1 */
+    int maker_cpu;                  /* C: where start_thread ran, or -1 */
     pthread_t thread;               /* C */
     unsigned references;            /* R */
     struct reactor *next, **link;   /* R: all there are */
@@ -362,7 +362,9 @@ static void *reactor_main(void *argument)
         reactor->rc = reactor->ops->open(&reactor->backend, &reactor->refusal);
     }
     bool opened = reactor->rc == 0;
-    cpu_leave(reactor->maker_cpu);
+    if (opened) {
+        cpu_leave(reactor->maker_cpu);
+    }
     store_release(&reactor->started, 1); /* pairs with start_thread */
     futex_wake(&reactor->started, 1);
     if (!opened) {

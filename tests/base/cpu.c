@@ -276,6 +276,22 @@ Test(quota, without_proc_there_is_no_limit)
     cr_assert_eq(quota(), 0u);
 }
 
+Test(quota, isolated_cpus_are_told)
+{
+    static const struct {
+        const char *text;
+        bool isolated;
+    } cases[] = {{"2-5,7\n", true}, {"0\n", true}, {"3", true}, {"\n", false}, {"", false}};
+    char sys_dir[PATH_MAX];
+
+    snprintf(sys_dir, sizeof(sys_dir), "%s/sys", root);
+    cr_assert_not(cpu_isolated_below(sys_dir));
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        put("/sys/isolated", cases[i].text);
+        cr_expect_eq(cpu_isolated_below(sys_dir), cases[i].isolated, "\"%s\"", cases[i].text);
+    }
+}
+
 Test(cpu, available_is_at_least_one_and_at_most_the_affinity)
 {
     cpu_set_t mask;
@@ -320,23 +336,7 @@ Test(cpu, current_is_the_cpu_that_we_are_bound_to)
     cr_assert_eq(cpu_current(), sched_getcpu());
 }
 
-Test(quota, isolated_cpus_are_told)
-{
-    static const struct {
-        const char *text;
-        bool isolated;
-    } cases[] = {{"2-5,7\n", true}, {"0\n", true}, {"3", true}, {"\n", false}, {"", false}};
-    char sys_dir[PATH_MAX];
-
-    snprintf(sys_dir, sizeof(sys_dir), "%s/sys", root);
-    cr_assert_not(cpu_isolated_below(sys_dir));
-    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
-        put("/sys/isolated", cases[i].text);
-        cr_expect_eq(cpu_isolated_below(sys_dir), cases[i].isolated, "\"%s\"", cases[i].text);
-    }
-}
-
-/* So that a machine with one CPU, where nothing can be left, is told from a failure. */
+/* Reads the caller's mask, and counts it. */
 static int cpus_of_mask(cpu_set_t *mask)
 {
     cr_assert_eq(sched_getaffinity(0, sizeof(*mask), mask), 0);
