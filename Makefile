@@ -149,10 +149,11 @@ $(call object,$(TEST_SRC) $(STRESS_SRC) $(CANARY_SRC)): | $(if $(filter test,$(N
 
 LINK = $(CC) -pthread $(CFLAGS) $(INSTRUMENT) $(if $(COVERAGE),--coverage) $(LDFLAGS) -Wl,--as-needed
 
+# nodelete: threads that called it come back when they end, to liburcu's destructor of thread-specific data and to ours.
 $(BUILD)/libringpool.so.$(VERSION): $(LIB_OBJ) $(OBJ)/LIB.list src/ringpool.map
 	$(call say,LD,$@)
 	$(Q)$(LINK) -shared -Wl,-soname,$(SONAME) -Wl,--version-script=src/ringpool.map -Wl,-z,defs -Wl,-z,relro,-z,now \
-	    $(LIB_OBJ) $(DEPS_LIBS) -o $@
+	    -Wl,-z,nodelete $(LIB_OBJ) $(DEPS_LIBS) -o $@
 
 $(SHARED): $(BUILD)/libringpool.so.$(VERSION)
 	@ln -sf $(<F) $(BUILD)/$(SONAME)

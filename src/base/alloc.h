@@ -6,6 +6,23 @@
 
 #include <ringpool/base.h>
 
+/* Memory that is kept for a later use is as good as freed to AddressSanitizer, from POISON to UNPOISON or its free. */
+#if defined(__SANITIZE_ADDRESS__)
+#define ALLOC_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define ALLOC_ASAN 1
+#endif
+#endif
+#ifdef ALLOC_ASAN
+#include <sanitizer/asan_interface.h>
+#define ALLOC_POISON(p, size) ASAN_POISON_MEMORY_REGION((p), (size))
+#define ALLOC_UNPOISON(p, size) ASAN_UNPOISON_MEMORY_REGION((p), (size))
+#else
+#define ALLOC_POISON(p, size) ((void)0)
+#define ALLOC_UNPOISON(p, size) ((void)0)
+#endif
+
 /* Of malloc, calloc and free. */
 extern const struct rp_allocator alloc_libc;
 

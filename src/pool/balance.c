@@ -23,6 +23,7 @@
 #define STAY_PACE_NS 16000 /* for STAY_PACED of them */
 #define LOOK_TURNS 16
 
+_Thread_local uint64_t balance_random;
 _Thread_local struct round balance_rounds[ROUNDS];
 
 struct round *balance_round_find(struct multi *multi, unsigned seats)

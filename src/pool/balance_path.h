@@ -74,20 +74,21 @@ static inline bool surely_open(const struct seat *seat)
 
 /* --- random numbers: one generator for each thread ---------------------------------------------------------------- */
 
+extern _Thread_local uint64_t balance_random; /* 0: not sown */
+
 /* xorshift64* (S. Vigna, 2016), sown by the clock and the word's own address, which differs from thread to thread. */
 static inline uint64_t random_next(void)
 {
-    static _Thread_local uint64_t word;
-    uint64_t x = word;
+    uint64_t x = balance_random;
 
     if (__builtin_expect(!x, 0)) {
-        x = ((uint64_t)rp_now() ^ (uint64_t)(uintptr_t)&word) * UINT64_C(0x9e3779b97f4a7c15);
+        x = ((uint64_t)rp_now() ^ (uint64_t)(uintptr_t)&balance_random) * UINT64_C(0x9e3779b97f4a7c15);
         x = (x ^ x >> 31) | 1;
     }
     x ^= x >> 12;
     x ^= x << 25;
     x ^= x >> 27;
-    word = x;
+    balance_random = x;
     return x * UINT64_C(0x2545f4914f6cdd1d);
 }
 

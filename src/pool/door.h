@@ -28,13 +28,10 @@ static inline struct door door_multi(struct rp_multi *multi)
 
 /* The allocator behind the door: 0, -EINVAL (it is no door), -ECHILD, -ESHUTDOWN. */
 int door_allocator(struct door door, struct rp_allocator *allocator);
-/* The same for who submits there next, and learns by that whether it is open: any allocator where it is not. */
-static inline int door_allocator_soon(struct door door, struct rp_allocator *allocator)
+/* Whether that is alloc_libc, for who submits there next, and learns by that whether it is open: anything where not. */
+static inline bool door_libc(struct door door)
 {
-    if (!door.pool || !load_relaxed(&door.pool->handle.libc)) /* constant while the pool lives */
-        return door_allocator(door, allocator);
-    *allocator = alloc_libc;
-    return 0;
+    return door.pool && load_relaxed(&door.pool->handle.libc); /* constant while the pool lives */
 }
 /*
  * `size` zeroed bytes from the allocator behind the door, which *allocator becomes, or NULL and *rc: -EINVAL (it is no

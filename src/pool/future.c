@@ -98,8 +98,11 @@ bool future_unwatch(struct rp_future *future, struct watch *watch)
     return was_set;
 }
 
-/* Who finds a single reference holds it: nobody else is left to take one. */
-void future_unref(struct rp_future *future)
+/*
+ * Who finds a single reference holds it: nobody else is left to take one. `keep`: the caller may need one again; not of
+ * one from before a fork, which a thread that the child does not have may have had under its lock.
+ */
+static void unref(struct rp_future *future, bool keep)
 {
     if (load_acquire(&future->refs) != 1 && sub_acq_rel(&future->refs, 1) != 1) /* pairs with the others' sub_acq_rel */
         return;
@@ -110,7 +113,15 @@ void future_unref(struct rp_future *future)
         retry_free(future);
     if (future->group)
         group_unref(future->group);
-    alloc_free_aligned(&allocator, future);
+    if (keep && future->reusable && future->generation == fork_generation() && spare_keep(&future->spare))
+        ALLOC_POISON(future, offsetof(struct rp_future, spare));
+    else
+        alloc_free_aligned(&allocator, future);
+}
+
+void future_unref(struct rp_future *future)
+{
+    unref(future, false);
 }
 
 void future_leave(struct rp_future *future, uint32_t as)
@@ -118,7 +129,7 @@ void future_leave(struct rp_future *future, uint32_t as)
     uint32_t other = as ^ (FUTURE_GONE | FUTURE_LEFT);
 
     if (load_acquire(&future->word) & other || or_seq(&future->word, as) & other) /* [left] pairs with the other's */
-        future_unref(future);
+        unref(future, as == FUTURE_GONE);
 }
 
 int future_result(const struct rp_future *future, void **value)
@@ -344,14 +355,19 @@ static uint16_t kind_of(const struct rp_task *task)
     return (task->ctx ? KIND_CTX : 0) | (task->cq ? KIND_CQ : 0) | (task->dropped ? KIND_DROPPED : 0);
 }
 
-int future_create(struct door door, const struct rp_task *task, uint16_t kind, struct rp_future **out)
-{
-    struct rp_allocator allocator;
-    int rc = door.pool || door.multi ? task_check_fields(task) : -EINVAL;
+static const struct rp_task nothing_else; /* constant, and so never written a moment ago: see make */
 
-    if (rc)
-        return rc;
-    rc = kind ? door_allocator(door, &allocator) : door_allocator_soon(door, &allocator);
+/*
+ * All that stays as it is, in memory of its own. Member by member: to zero it as a whole takes longer than all that this
+ * does, most of which would be written again. What is copied as a whole waits where its source has just been written in
+ * other pieces; and so does who reads the copy.
+ */
+static int make(struct door door, const struct rp_task *task, uint16_t kind, struct rp_future **out)
+{
+    struct rp_allocator allocator = alloc_libc;
+    bool libc = !kind && door_libc(door);
+    int rc = libc ? 0 : door_allocator(door, &allocator);
+
     if (rc)
         return rc;
     struct rp_future *future = alloc_aligned_raw(&allocator, alignof(struct rp_future), sizeof(*future));
@@ -361,36 +377,62 @@ int future_create(struct door door, const struct rp_task *task, uint16_t kind, s
         alloc_free_aligned(&allocator, future);
         return rc;
     }
-    /*
-     * Member by member: to zero it as a whole takes longer than all that this does, most of which would be written
-     * again. What is copied as a whole waits where its source has just been written in other pieces; and so does who
-     * reads the copy.
-     */
     future->job.ops = &future_ops;
-    store_relaxed(&future->word, 0); /* nobody else sees it yet, as all that follows */
-    store_relaxed(&future->refs, 1);
-    future->call.fn = NULL;
-    future->arg = task->arg;
     future->value = NULL;
     future->rc = 0;
-    store_relaxed(&future->cpu, -1);
-    store_relaxed(&future->runner, NULL);
     future->kind = kind | kind_of(task);
     future->begun = false;
     future->full = task->label || task->deadline || task->timeout;
-    store_relaxed(&future->place, PLACE_OPEN);
+    future->reusable = libc && task == &nothing_else;
     future->group = NULL;
     future->retry = NULL;
-    future->generation = fork_generation();
     future->task = *task;
     rp_ctx_hold(task->ctx);
-    future->door = door;
-    store_relaxed(&future->pool, door.pool);
     future->allocator = allocator;
     future->lock = (struct rp_lock){0};
     CDS_INIT_LIST_HEAD(&future->watches);
     if (task->ctx)
         future->ctx_watch = (struct watch){.fire = guard_fire, .deferred = true};
+    *out = future;
+    return 0;
+}
+
+/* What another one of the kind left in it. Nobody else sees it yet. */
+static void begin(struct rp_future *future, struct door door)
+{
+    store_relaxed(&future->word, 0);
+    store_relaxed(&future->refs, 1);
+    store_relaxed(&future->cpu, -1);
+    store_relaxed(&future->runner, NULL);
+    store_relaxed(&future->place, PLACE_OPEN);
+    future->generation = fork_generation();
+    future->door = door;
+    store_relaxed(&future->pool, door.pool);
+}
+
+/* One that the thread has kept, for a task that says nothing else behind that door; or NULL. */
+static struct rp_future *take_spare(struct door door)
+{
+    struct spare *spare = door_libc(door) ? spare_take() : NULL;
+
+    if (!spare)
+        return NULL;
+    struct rp_future *future = caa_container_of(spare, struct rp_future, spare);
+    ALLOC_UNPOISON(future, offsetof(struct rp_future, spare));
+    return future;
+}
+
+int future_create(struct door door, const struct rp_task *task, uint16_t kind, struct rp_future **out)
+{
+    struct rp_future *future = !kind && task == &nothing_else ? take_spare(door) : NULL;
+
+    if (!future) {
+        int rc = door.pool || door.multi ? task_check_fields(task) : -EINVAL;
+        if (rc || (rc = make(door, task, kind, &future)))
+            return rc;
+    }
+    begin(future, door);
+    future->arg = task->arg;
     *out = future;
     return 0;
 }
@@ -509,8 +551,6 @@ static int submit_like(struct door door, int (*fn)(void *arg, void **value), con
 {
     return submit_task(door, fn, like ? like->arg : NULL, like, out);
 }
-
-static const struct rp_task nothing_else; /* constant, and so never written a moment ago: see future_create */
 
 int rp_pool_submit_future_task(struct rp_pool *pool, int (*fn)(void *arg, void **value), const struct rp_task *like,
                                struct rp_future **out)

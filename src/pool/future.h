@@ -9,6 +9,7 @@
 #include "base/futex.h"
 #include "pool/context.h"
 #include "pool/job.h"
+#include "pool/spare.h"
 
 #include <errno.h>
 #include <ringpool/future.h>
@@ -67,6 +68,7 @@ struct rp_future {
     uint16_t kind;                /* c: KIND_* */
     bool begun;                   /* r */
     bool full;                    /* c: has a label, a deadline or a timeout */
+    bool reusable;                /* c: of alloc_libc, and its task says nothing beyond fn and arg: see spare.h */
     _Atomic uint32_t place;       /* PLACE_*: by the claimer; read by whoever takes the entry */
 
     alignas(64) struct rp_group *group; /* c: held; of a part */
@@ -86,6 +88,7 @@ struct rp_future {
     struct watch tie;             /* of the source's lock: tells that the source is done */
     struct watch ctx_watch;       /* of the tree's lock: while it is queued; set by future_create where it has one */
     struct cds_list_head member;  /* G */
+    struct spare spare;           /* of the thread that keeps it */
     struct rp_future *ready_next; /* of the thread that will start it */
     struct rp_future *done_next;  /* of the thread that fires its watches */
     struct entry swapped;         /* published by `place` */

@@ -48,6 +48,62 @@ int main(int argc, char **argv)
 END
 $CC "$work/late.c" -o "$work/late" -ldl
 "$work/late" "$BUILD/libringpool.so" || failed=1
+# Threads that called us give back what they have when they end, a slot of liburcu's and what they keep for their next
+# futures: so neither library may be gone by then.
+cat >"$work/gone.c" <<'END'
+#include <dlfcn.h>
+#include <pthread.h>
+#include <ringpool/future.h>
+#include <ringpool/pool.h>
+#include <stdio.h>
+
+static const char *path;
+
+static int nothing(void *arg, void **value)
+{
+    *value = arg;
+    return 0;
+}
+
+static void *use(void *how)
+{
+    void *library = dlopen(path, RTLD_NOW);
+    struct rp_pool *pool = NULL;
+    struct rp_future *future = NULL;
+
+    if (!library)
+        return "dlopen";
+    *(void **)how = dlsym(library, "rp_future_destroy");
+    int (*create)(struct rp_pool **, unsigned, const struct rp_pool_options *) = dlsym(library, "rp_pool_create");
+    int (*submit)(struct rp_pool *, int (*)(void *, void **), void *, struct rp_future **) =
+        dlsym(library, "rp_pool_submit_future");
+    int (*get)(struct rp_future *, void **) = dlsym(library, "rp_future_get");
+    void (*destroy)(struct rp_future *) = dlsym(library, "rp_future_destroy");
+    int (*end)(struct rp_pool *) = dlsym(library, "rp_pool_destroy");
+    if (create(&pool, 1, NULL) || submit(pool, nothing, NULL, &future) || get(future, NULL))
+        return "a future";
+    destroy(future);
+    return end(pool) || dlclose(library) ? "the end" : NULL;
+}
+
+int main(int argc, char **argv)
+{
+    void *inside = NULL, *failed = "the arguments";
+    pthread_t thread;
+    Dl_info info;
+
+    path = argv[argc - 1];
+    if (argc == 2 && pthread_create(&thread, NULL, use, &inside) == 0)
+        pthread_join(thread, &failed);
+    if (!failed && !dladdr(inside, &info))
+        failed = "it is gone";
+    if (failed)
+        fprintf(stderr, "exports: closed: %s\n", (const char *)failed);
+    return failed != NULL;
+}
+END
+$CC -D_GNU_SOURCE -Iinclude "$work/gone.c" -o "$work/gone" -ldl -pthread
+"$work/gone" "$BUILD/libringpool.so" || { echo "exports: closed before a caller's thread ends: fails" >&2; failed=1; }
 words=$(($(objdump -p "$BUILD/libringpool.so" | awk '$1 == "TLS" { getline; print $4 }')))
 if [ "$words" -eq 0 ] || [ "$words" -gt 384 ]; then
     echo "exports: the words of a thread take $words bytes, of 512 that glibc keeps free for all libraries" >&2
