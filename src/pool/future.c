@@ -443,7 +443,7 @@ void future_discard(struct rp_future *future)
         cq_unreserve(future->task.cq);
     if (future->kind & KIND_NEXT)
         source_drop(future);
-    future_unref(future);
+    unref(future, true);
 }
 
 int future_submit(struct rp_future *future)

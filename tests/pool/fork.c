@@ -5,12 +5,6 @@
 
 #include <ringpool/future.h>
 
-#define NEEDS_THREADS_IN_CHILDREN()                                                                                    \
-    do {                                                                                                               \
-        if (UNDER_TSAN || UNDER_ASAN)                                                                                  \
-            cr_skip_test("a sanitizer's own locks come into the child held by threads that are not there");            \
-    } while (0)
-
 static int never_run(void *arg, void **value)
 {
     (void)arg;

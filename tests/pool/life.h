@@ -342,6 +342,12 @@ static inline struct rp_allocator bank_allocator(struct bank *bank)
 
 /* --- children --------------------------------------------------------------------------------------------------- */
 
+#define NEEDS_THREADS_IN_CHILDREN()                                                                                    \
+    do {                                                                                                               \
+        if (UNDER_TSAN || UNDER_ASAN)                                                                                  \
+            cr_skip_test("a sanitizer's own locks come into the child held by threads that are not there");            \
+    } while (0)
+
 /* In a child: says what was wrong, and makes the function that it stands in return 1. */
 #define CHECK(condition)                                                                                               \
     do {                                                                                                               \
