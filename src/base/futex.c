@@ -7,8 +7,11 @@
  */
 #include "base/futex.h"
 
+#include "base/fork.h"
+
 #include <errno.h>
 #include <linux/futex.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -37,18 +40,28 @@ static const struct timespec *time_of(int64_t deadline, struct timespec *at)
     return deadline != 0 ? at : NULL;
 }
 
-int futex_wait(_Atomic uint32_t *word, uint32_t expected, int64_t deadline)
+static int wait_as(int flag, _Atomic uint32_t *word, uint32_t expected, int64_t deadline)
 {
     struct timespec at;
     int saved = errno;
     int rc = 0;
 
-    if (syscall(SYS_futex, word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, expected, time_of(deadline, &at), NULL,
+    if (syscall(SYS_futex, word, FUTEX_WAIT_BITSET | flag, expected, time_of(deadline, &at), NULL,
                 FUTEX_BITSET_MATCH_ANY) < 0) {
         rc = -errno;
     }
     errno = saved;
     return rc;
+}
+
+int futex_wait(_Atomic uint32_t *word, uint32_t expected, int64_t deadline)
+{
+    return wait_as(FUTEX_PRIVATE_FLAG, word, expected, deadline);
+}
+
+int futex_wait_shared(_Atomic uint32_t *word, uint32_t expected)
+{
+    return wait_as(0, word, expected, 0);
 }
 
 int futex_wait_any(const struct futex_expected *words, unsigned n, int64_t deadline)
@@ -86,15 +99,71 @@ bool futex_wait_any_works(void)
     return known > 0;
 }
 
-int futex_wake(_Atomic uint32_t *word, int n)
+static int wake_as(int flag, _Atomic uint32_t *word, int n)
 {
     int saved = errno;
     long woken = 0;
 
-    /* The kernel takes the key of a private futex from the address alone, so that a word that is gone is no fault. */
     if (n > 0) {
-        woken = syscall(SYS_futex, word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, n);
+        woken = syscall(SYS_futex, word, FUTEX_WAKE | flag, n);
     }
     errno = saved;
     return woken > 0 ? (int)woken : 0;
+}
+
+/* The kernel takes the key of a private futex from the address alone, so that a word that is gone is no fault. */
+int futex_wake(_Atomic uint32_t *word, int n)
+{
+    return wake_as(FUTEX_PRIVATE_FLAG, word, n);
+}
+
+int futex_wake_shared(_Atomic uint32_t *word, int n)
+{
+    return wake_as(0, word, n);
+}
+
+/* --- crowds ----------------------------------------------------------------------------------------------------- */
+
+/* Of the kernel's headers since 6.16. */
+#define HASH_CALL 78
+#define HASH_GET_SLOTS 2
+#define SLOTS_LEAST 16 /* that the kernel gives a process */
+
+/* So many in a bucket cost a wake in it more than a shared futex costs its sleeper and its waker. */
+#define SLOT_FULL 8
+
+#define CROWD_MASK UINT64_C(0xffffffff)
+
+/* The fork generation, and how many have joined and not left in it. */
+static _Atomic uint64_t crowd;
+
+static bool slots_are_full(uint64_t sleepers)
+{
+    int saved = errno;
+
+    if (sleepers <= SLOTS_LEAST * SLOT_FULL) {
+        return false;
+    }
+    int slots = prctl(HASH_CALL, HASH_GET_SLOTS, 0, 0, 0); /* 0: the system's table; older kernels know no other */
+    errno = saved;
+    return slots > 0 && sleepers > (uint64_t)slots * SLOT_FULL;
+}
+
+bool futex_crowd_join(void)
+{
+    uint64_t now = load_relaxed(&crowd), begun = (uint64_t)fork_generation() << 32; /* a count, as the next */
+    uint64_t joined;
+
+    do {
+        joined = ((now & ~CROWD_MASK) == begun ? now : begun) + 1;
+    } while (!cas_relaxed(&crowd, &now, joined));
+    return slots_are_full(joined & CROWD_MASK);
+}
+
+void futex_crowd_leave(void)
+{
+    uint64_t now = load_relaxed(&crowd), begun = (uint64_t)fork_generation() << 32; /* a count, as the next */
+
+    while ((now & ~CROWD_MASK) == begun && now != begun && !cas_relaxed(&crowd, &now, now - 1)) {
+    }
 }

@@ -18,8 +18,14 @@ static inline uint64_t retag(uint64_t word, unsigned top, unsigned searching)
 /* Ends the sleep of a worker that the caller has taken off the stack. */
 static void park_call(struct worker *worker, uint32_t how)
 {
-    if (exchange_acq_rel(&worker->park, how) == PARK_SLEEPING)
-        futex_wake(&worker->park, 1); /* the descriptor is not freed before its thread was joined */
+    bool crowded = worker->crowded; /* before it may leave, and another one begin in its descriptor */
+
+    if (exchange_acq_rel(&worker->park, how) != PARK_SLEEPING)
+        return;
+    if (crowded) /* the descriptor is not freed before its thread was joined */
+        futex_wake_shared(&worker->park, 1);
+    else
+        futex_wake(&worker->park, 1);
 }
 
 static bool alive_claim(struct pool *pool)
@@ -148,6 +154,19 @@ void idle_called_found(struct pool *pool, uint64_t position, int64_t now)
         call_one(pool, chains);
 }
 
+/* Until it was called: how. */
+static uint32_t park_sleep(struct worker *worker)
+{
+    uint32_t park;
+
+    while ((park = load_acquire(&worker->park)) == PARK_SLEEPING)
+        if (worker->crowded)
+            futex_wait_shared(&worker->park, PARK_SLEEPING);
+        else
+            futex_wait(&worker->park, PARK_SLEEPING, 0);
+    return park;
+}
+
 uint32_t idle_park(struct pool *pool, struct worker *worker, bool searching, int64_t now)
 {
     uint64_t word = load_relaxed(&pool->idle.word); /* validated by the CAS */
@@ -166,8 +185,7 @@ uint32_t idle_park(struct pool *pool, struct worker *worker, bool searching, int
 
     uint32_t park = PARK_PARKING;
     if (cas_acq_rel(&worker->park, &park, PARK_SLEEPING)) /* W4 */
-        while ((park = load_acquire(&worker->park)) == PARK_SLEEPING)
-            futex_wait(&worker->park, PARK_SLEEPING, 0);
+        park = park_sleep(worker);
     else
         park = load_acquire(&worker->park);
     store_relaxed(&worker->park, PARK_AWAKE); /* nobody else writes it until the next push */

@@ -51,6 +51,10 @@
  * worker comes late, or others have taken tasks meanwhile. Nothing above asks for this: one too many is a searcher that
  * finds nothing.
  *
+ * Where it sleeps. On a private futex, but for those of a crowd (futex_crowd_join), as the kernel's wake passes all that
+ * sleep in the same bucket of a small table. Which of both is fixed before a worker's thread starts; who calls it has
+ * read that before the exchange of `park`, behind which the worker may end and its descriptor be another one's.
+ *
  * Taking more than one. The expiry ticker, a shrinking tune and the release take the whole stack with one CAS; the list
  * is private then. The ticker counts itself as searching while it holds the list, since submitters see nobody parked,
  * and leaves that state as a searcher does: it puts the list back and looks. Only then it tells those it cut off.

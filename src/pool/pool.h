@@ -119,6 +119,7 @@ struct worker {
     _Atomic uint32_t next;                      /* o: the worker below on the stack, number + 1; validated by the tag */
     _Atomic int64_t parked_at;                  /* o: ns; r */
     uint32_t number;                            /* constant while it is in the table */
+    bool crowded;                               /* set before its thread starts: park is a shared futex, see futex.h */
     struct pool *pool;                          /* constant */
     char name[16];                              /* constant: of its thread */
 

@@ -185,6 +185,7 @@ static int spawn_counted(struct pool *pool, bool searching)
         return rc;
     worker->born_searching = searching;
     worker->enlisted = true;
+    worker->crowded = futex_crowd_join();
     store_relaxed(&worker->park, PARK_AWAKE); /* before its thread starts */
     worker_turn(worker, RP_WORKER_UNINITIALISED);
     add_seq(&pool->threads, 1);
@@ -193,6 +194,7 @@ static int spawn_counted(struct pool *pool, bool searching)
         add_relaxed(&pool->spawned, 1); /* a counter */
         return 0;
     }
+    futex_crowd_leave();
     worker_turn(worker, RP_WORKER_STOPPED); /* before others may make it live again */
     rp_lock_acquire(&pool->lock);
     cache_put_locked(pool, worker);
@@ -368,6 +370,7 @@ void worker_retire(struct worker *worker)
 {
     struct pool *pool = worker->pool;
 
+    futex_crowd_leave();
     worker_turn(worker, RP_WORKER_STOPPED); /* before others may make it live again, or free the pool */
     rp_lock_acquire(&pool->lock);
     worker->joinable = true;

@@ -3,6 +3,8 @@
  */
 #include "base/futex.h"
 
+#include "base/fork.h"
+
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <pthread.h>
@@ -10,6 +12,8 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 Test(futex, wait_on_another_value_returns_at_once)
@@ -165,5 +169,127 @@ Test(futex, leaves_errno_alone)
     (void)futex_wait(&word, 0, 0);
     (void)futex_wait(&word, 1, 1);
     (void)futex_wake(&word, 1);
+    (void)futex_wait_shared(&word, 0);
+    (void)futex_wake_shared(&word, 1);
+    for (int i = 0; i < 1000; i++) {
+        (void)futex_crowd_join();
+    }
     cr_assert_eq(errno, ENOTTY);
+}
+
+/* --- crowds ----------------------------------------------------------------------------------------------------- */
+
+static void *sleep_shared_until_set(void *arg)
+{
+    (void)arg;
+    while (load_seq(&sleepers_word) == 0) {
+        (void)futex_wait_shared(&sleepers_word, 0);
+    }
+    return NULL;
+}
+
+Test(futex, shared_sleepers_are_woken_by_shared_wakes_and_private_ones_by_private)
+{
+    pthread_t threads[2];
+
+    cr_assert_eq(futex_wait_shared(&sleepers_word, 1), -EAGAIN);
+    cr_assert_eq(pthread_create(&threads[0], NULL, sleep_shared_until_set, NULL), 0);
+    while (futex_wake_shared(&sleepers_word, 1) == 0) { /* it is not asleep yet */
+        sched_yield();
+    }
+    cr_assert_eq(pthread_create(&threads[1], NULL, sleep_until_set, NULL), 0);
+    while (futex_wake(&sleepers_word, 1) == 0) {
+        sched_yield();
+    }
+    store_seq(&sleepers_word, 1);
+    cr_assert_leq(futex_wake(&sleepers_word, 2), 1);
+    cr_assert_leq(futex_wake_shared(&sleepers_word, 2), 1);
+    pthread_join(threads[0], NULL);
+    pthread_join(threads[1], NULL);
+}
+
+Test(futex, shared_wake_of_a_word_that_is_gone_does_nothing)
+{
+    _Atomic uint32_t *word =
+        mmap(NULL, (size_t)sysconf(_SC_PAGESIZE), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    cr_assert_neq((void *)word, MAP_FAILED);
+    munmap((void *)word, (size_t)sysconf(_SC_PAGESIZE));
+    cr_assert_eq(futex_wake_shared(word, 1), 0);
+}
+
+static void *returns(void *arg)
+{
+    return arg;
+}
+
+/* So many sleep on private words of their own; -1: all do, as the kernel has no table for this process. */
+static long private_places(void)
+{
+    pthread_t thread;
+
+    cr_assert_eq(pthread_create(&thread, NULL, returns, NULL), 0); /* with a first thread the process has its table */
+    pthread_join(thread, NULL);
+    int slots = prctl(78, 2, 0, 0, 0); /* PR_FUTEX_HASH_GET_SLOTS */
+
+    return slots > 0 ? 8L * slots : -1;
+}
+
+#define CROWD 40000L
+
+/* How many of CROWD that join are told to sleep on private words, before the first that is not. */
+static long join_all(void)
+{
+    long places = -1;
+
+    for (long i = 0; i < CROWD; i++) {
+        bool shared = futex_crowd_join();
+        if (shared && places < 0) {
+            places = i;
+        } else if (!shared && places >= 0) {
+            return -2;
+        }
+    }
+    return places;
+}
+
+static void leave_all(void)
+{
+    for (long i = 0; i < CROWD; i++) {
+        futex_crowd_leave();
+    }
+}
+
+Test(futex, of_a_crowd_those_sleep_on_shared_words_whom_the_private_table_has_no_place_for)
+{
+    long places = private_places();
+
+    if (places > CROWD) {
+        places = -1;
+    }
+    cr_assert_eq(join_all(), places);
+    leave_all();
+    cr_assert_eq(join_all(), places, "who has left has a place still");
+    leave_all();
+    leave_all();
+    cr_assert_eq(join_all(), places, "more left than had come");
+}
+
+Test(futex, in_a_child_nobody_has_joined)
+{
+    long places = private_places();
+
+    cr_assert_eq(fork_install(), 0);
+    (void)join_all();
+    pid_t child = fork();
+    if (child == 0) {
+        futex_crowd_leave(); /* of one that joined in the parent */
+        if (places >= 0 && private_places() != places) { /* other limits hold there */
+            _exit(0);
+        }
+        _exit(join_all() == (places > CROWD ? -1 : places) ? 0 : 1);
+    }
+    int status = -1;
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_assert_eq(status, 0);
 }

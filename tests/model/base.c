@@ -19,7 +19,13 @@ static bool without_cause(void)
     return model.spurious && !model.calm && chance(model.spurious);
 }
 
-int futex_wait(_Atomic uint32_t *word, uint32_t expected, int64_t deadline)
+/* Who sleeps on a shared futex is only found by a wake of such. */
+static void *shared_key(_Atomic uint32_t *word)
+{
+    return (char *)(void *)word + 1;
+}
+
+static int wait_on(void *key, _Atomic uint32_t *word, uint32_t expected, int64_t deadline)
 {
     static const struct site site = {"futex", 0, "futex_wait", ""};
     struct coroutine *me = model.current;
@@ -37,18 +43,48 @@ int futex_wait(_Atomic uint32_t *word, uint32_t expected, int64_t deadline)
         trace("... ends without cause");
         return chance(2) ? 0 : -EINTR;
     }
-    return block((void *)word, "a futex", deadline);
+    return block(key, "a futex", deadline);
 }
 
-int futex_wake(_Atomic uint32_t *word, int n)
+static int wake_key(void *key, int n)
 {
     static const struct site site = {"futex", 0, "futex_wake", ""};
 
     step(&site);
     flush_all(model.current);
-    unsigned woken = n > 0 ? wake_on((void *)word, (unsigned)n, 0) : 0;
-    trace("futex_wake at %p: %u woken", (void *)word, woken);
+    unsigned woken = n > 0 ? wake_on(key, (unsigned)n, 0) : 0;
+    trace("futex_wake at %p: %u woken", key, woken);
     return (int)woken;
+}
+
+int futex_wait(_Atomic uint32_t *word, uint32_t expected, int64_t deadline)
+{
+    return wait_on((void *)word, word, expected, deadline);
+}
+
+int futex_wake(_Atomic uint32_t *word, int n)
+{
+    return wake_key((void *)word, n);
+}
+
+int futex_wait_shared(_Atomic uint32_t *word, uint32_t expected)
+{
+    return wait_on(shared_key(word), word, expected, 0);
+}
+
+int futex_wake_shared(_Atomic uint32_t *word, int n)
+{
+    return wake_key(shared_key(word), n);
+}
+
+/* How full the kernel's table is may change with each worker. */
+bool futex_crowd_join(void)
+{
+    return chance(2);
+}
+
+void futex_crowd_leave(void)
+{
 }
 
 /* The model's kernel has no wait for several words: whoever wants it goes the other way round. */

@@ -201,3 +201,29 @@ Test(pool_cache, ten_thousand_workers_come_and_go)
     pool_end(pool);
     ASSERT_NOTHING_LEFT(before);
 }
+
+/*
+ * Adversary: of so many some sleep on private futexes and some on shared ones (see futex_crowd_join), and which of both
+ * a descriptor's worker has may be another one after each life.
+ */
+Test(pool_cache, each_of_a_crowd_is_called_and_ended_in_life_after_life)
+{
+    enum { CROWD = 400 };
+    struct rp_pool_options options = {.prealloc = true, .no_purge = true, .stack_size = 65536};
+    struct rp_pool *pool = pool_make(CROWD, &options);
+
+    for (unsigned life = 0; life < 3; life++) {
+        for (unsigned round = 0; round < 2; round++) {
+            struct gate gate = {0};
+            for (int i = 0; i < CROWD; i++)
+                cr_assert_eq(rp_pool_submit(pool, gate_pass, &gate), 0);
+            AWAIT(load_seq(&gate.inside) == CROWD);
+            gate_open(&gate);
+            AWAIT(load_seq(&gate.passed) == CROWD && rp_pool_busy(pool) == 0);
+        }
+        cr_assert_eq(rp_pool_tune(pool, life ? 1 : CROWD / 2), 0);
+        AWAIT(rp_pool_running(pool) <= (life ? 1 : CROWD / 2));
+        cr_assert_eq(rp_pool_tune(pool, CROWD), 0);
+    }
+    pool_end(pool);
+}
