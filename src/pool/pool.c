@@ -356,21 +356,15 @@ static void timers_end(struct pool *pool)
     }
 }
 
-/* Waits for the end of a closed pool and frees it: its destroyer, or the reactor for a deferred one. */
-static void pool_finish(struct pool *pool)
+/* All of it has ended, nobody finds it any more, and its guests have left. */
+static void free_ended(struct pool *pool, struct ender *me)
 {
     struct handle *handle = pool->handle;
     struct pool_owner *owner = load_acquire(&pool->owner);
-    struct ender me = {.pool = pool, .generation = load_seq(&pool->generation)}; /* the last one */
 
-    ender_join(&me);
-    ender_wait(&me, 0, true); /* cannot be rebooted any more */
-    handle_empty(&pool_handles, handle);
-    rcu_wait();
-    guests_await(pool);
     timers_end(pool);
-    ender_wait(&me, 0, true); /* a guest or a timer may have made one more worker */
-    ender_leave(&me);
+    ender_wait(me, 0, true); /* a guest or a timer may have made one more worker */
+    ender_leave(me);
     rcu_wait();
     timers_end(pool); /* a worker's end arms the tick */
     then_orphans_end(pool);
@@ -384,9 +378,62 @@ static void pool_finish(struct pool *pool)
         owner->gone(owner);
 }
 
+/* Waits for the end of a closed pool; after a grace period there are no new guests. */
+static void await_end(struct pool *pool, struct ender *me)
+{
+    *me = (struct ender){.pool = pool, .generation = load_seq(&pool->generation)}; /* the last one */
+    ender_join(me);
+    ender_wait(me, 0, true); /* cannot be rebooted any more */
+    handle_empty(&pool_handles, pool->handle);
+    rcu_wait();
+}
+
+static void pool_finish(struct pool *pool)
+{
+    struct ender me;
+
+    await_end(pool, &me);
+    guests_await(pool);
+    free_ended(pool, &me);
+}
+
+/* By whom it was left to: who still came in meanwhile is not waited for, but its last one leaves it to the reactor. */
+static void pool_finish_deferred(struct pool *pool)
+{
+    struct ender me;
+
+    await_end(pool, &me);
+    rcu_enter(); /* it may be freed as soon as it can be reaped */
+    bool guests = load_seq(&pool->guests);
+    if (guests) {
+        ender_leave(&me);
+        store_seq(&pool->reaped, 0);
+        pool_maybe_reap(pool); /* the last one may have left before */
+    }
+    rcu_exit();
+    if (!guests)
+        free_ended(pool, &me);
+}
+
 static void pool_reap(struct work *work)
 {
-    pool_finish(caa_container_of(work, struct pool, reap));
+    pool_finish_deferred(caa_container_of(work, struct pool, reap));
+}
+
+/*
+ * What is left to the reactor is done at once where nobody has to be waited for: else a thread that makes and removes
+ * pools in a row is ahead of the reactor without end, where that one gets less of the CPUs. Not inside a task, which
+ * somebody may be waiting for, nor where it would wait for the end of the pool's own reactor. The caller is a guest; if
+ * true it was one, and the pool is gone, or left to its guests.
+ */
+static bool reap_at_once(struct pool *pool)
+{
+    if (frame_current() || pool->hooks.own_reactor || reactor_is_self(pool->reactor) || load_seq(&pool->guests) != 1 ||
+        !has_ended(pool, false) || exchange_seq(&pool->reaped, 1))
+        return false;
+    sub_seq(&pool->guests, 1);
+    pool_finish_deferred(pool);
+    return true;
 }
 
 /*
@@ -429,7 +476,8 @@ void pool_end(struct pool *pool, bool wait)
         add_seq(&pool->guests, 1); /* not reaped before we are through */
         pool_close(pool, true);
         store_seq(&pool->deferred, 1);
-        guest_leave(pool);
+        if (!reap_at_once(pool))
+            guest_leave(pool);
         return;
     }
     pool_close(pool, true);

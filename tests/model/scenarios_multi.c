@@ -287,6 +287,33 @@ static void release_until_races(void)
     close_multi();
 }
 
+static void remove_and_open(void *hold)
+{
+    int rc = rp_multi_remove(ledger.multi, 1);
+
+    must(rc == 0 || rc == -ENOMEM, "remove: %d", rc);
+    gate_open(hold);
+}
+
+/* Adversary: who waits for a task elsewhere comes into the removed pool at any time; and that task may need remove. */
+static void remove_beside_enders(void)
+{
+    struct gate hold = {0};
+    struct chore *job;
+
+    open_multi(2, 1, RP_ROUND_ROBIN);
+    job = job_new();
+    job->waits = choose(2) ? &hold : NULL;
+    ledger.pool = rp_multi_pool(ledger.multi, 0);
+    must(job_submit_to_pool(job) == 0, "submit: %d", job->rc);
+    actor("release", release_multi_until, NULL);
+    actor("remove", remove_and_open, &hold);
+    actors_join();
+    settle(false);
+    fates_check();
+    close_multi();
+}
+
 static void tune_multi(void *arg)
 {
     const unsigned *total = arg;
@@ -337,6 +364,7 @@ const struct scenario scenarios_multi[] = {
     {"multi-release-told", "a release tells all that wait", release_told},
     {"multi-release-reboot", "all pools end as the last one of both has said", release_reboot},
     {"multi-release-until", "so they do where somebody waits for the end, and pools are added", release_until_races},
+    {"multi-remove", "remove waits for nobody who waits for another pool", remove_beside_enders},
     {"multi-tunes", "the later of two totals wins", tunes},
     {"multi-destroy-calls", "destroy waits for calls that began before", destroy_calls},
     {0},

@@ -58,6 +58,36 @@ Test(multi_table, a_removed_pool_drains)
     cr_assert_eq(rp_multi_destroy(multi), 0);
 }
 
+/*
+ * Adversary: a thread that makes and removes pools in a row, however little of the CPUs the reactor gets. Holds: where
+ * nobody is in a pool there is nothing left of it once remove has returned; unless it has a reactor of its own.
+ */
+Test(multi_table, of_a_removed_pool_at_rest_nothing_is_left)
+{
+    struct holdings before = holdings_now();
+    struct bank bank = {0};
+    struct rp_allocator allocator = bank_allocator(&bank);
+    struct rp_pool_options pool = {.queue_depth = 8, .allocator = &allocator};
+
+    for (int own = 0; own < 2; own++) {
+        pool.own_reactor = own;
+        struct rp_multi *multi = multi_make(2, 1, RP_ROUND_ROBIN, &(struct rp_multi_options){.pool = &pool});
+        uint32_t live = load_seq(&bank.live);
+        for (int i = 0; i < 20; i++) {
+            cr_assert_eq(rp_multi_add(multi, 1), 2);
+            cr_assert_gt(load_seq(&bank.live), live);
+            cr_assert_eq(rp_multi_remove(multi, 2), 0);
+            if (own)
+                AWAIT(load_seq(&bank.live) == live);
+            cr_assert_eq(load_seq(&bank.live), live);
+        }
+        multi_end(multi);
+        cr_assert_eq(load_seq(&bank.live), 0);
+        cr_assert_eq(load_seq(&bank.strange), 0);
+    }
+    ASSERT_NOTHING_LEFT(before);
+}
+
 struct remover {
     struct rp_multi *multi;
     _Atomic int rc;
