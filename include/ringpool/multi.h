@@ -244,8 +244,8 @@ RP_API int rp_multi_add(struct rp_multi *multi, unsigned capacity);
 
 /*
  * Takes a pool out and returns when no submit can choose it any more. It drains in the background: what it accepted
- * still runs (or is dropped by its release policy), and its workers end. A pool that has no task and no worker, and in
- * which nobody is, is freed by then, unless it has a reactor of its own or this is called inside a task.
+ * still runs (or is dropped by its release policy), and its workers end. A pool in which nobody is, and that has had no
+ * worker lately, is freed by then, unless it has a reactor of its own or this is called inside a task.
  * -ENOENT: there is no such pool; -EBUSY: it is the last one.
  */
 RP_API int rp_multi_remove(struct rp_multi *multi, unsigned index);

@@ -423,13 +423,13 @@ static void pool_reap(struct work *work)
 /*
  * What is left to the reactor is done at once where nobody has to be waited for: else a thread that makes and removes
  * pools in a row is ahead of the reactor without end, where that one gets less of the CPUs. Not inside a task, which
- * somebody may be waiting for, nor where it would wait for the end of the pool's own reactor. The caller is a guest; if
- * true it was one, and the pool is gone, or left to its guests.
+ * somebody may be waiting for, nor where it would wait for the end of the pool's own reactor, or for what the threads of
+ * ended workers do last. The caller is a guest; if true it was one, and the pool is gone, or left to its guests.
  */
 static bool reap_at_once(struct pool *pool)
 {
     if (frame_current() || pool->hooks.own_reactor || reactor_is_self(pool->reactor) || load_seq(&pool->guests) != 1 ||
-        !has_ended(pool, false) || exchange_seq(&pool->reaped, 1))
+        !has_ended(pool, false) || worker_cached(pool) || exchange_seq(&pool->reaped, 1))
         return false;
     sub_seq(&pool->guests, 1);
     pool_finish_deferred(pool);
