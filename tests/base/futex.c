@@ -283,7 +283,7 @@ Test(futex, in_a_child_nobody_has_joined)
     (void)join_all();
     pid_t child = fork();
     if (child == 0) {
-        futex_crowd_leave(); /* of one that joined in the parent */
+        futex_crowd_leave();                             /* of one that joined in the parent */
         if (places >= 0 && private_places() != places) { /* other limits hold there */
             _exit(0);
         }
