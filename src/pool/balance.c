@@ -38,7 +38,7 @@ struct round *balance_round_find(struct multi *multi, unsigned seats)
     }
     if (free && round->serial)
         round = free;
-    unsigned first = add_relaxed(&multi->rounds, 1) % seats; /* only counts */
+    uint16_t first = (uint16_t)(add_relaxed(&multi->rounds, 1) % seats); /* only counts */
     *round = (struct round){.serial = multi->serial, .turn = first, .until = seats, .part = first};
     return round;
 }
@@ -55,7 +55,7 @@ void balance_around(const struct roster *roster, struct round *round)
     bool stayed = round->stays;
 
     round->until = roster->seats;
-    round->stays = 0;
+    round->stays = round->left = 0;
     if (roster->seats == 1 || (!stayed && arounds % (LOOK_TURNS / roster->seats + 1)))
         return;
     unsigned at = round->looks++ % roster->seats;
@@ -68,19 +68,34 @@ void balance_around(const struct roster *roster, struct round *round)
         if (++at == roster->seats)
             at = 0;
     }
-    round->stays = (uint16_t)(stay - 1);
     round->paced_at = rp_now();
+    round->stays = round->left = (uint8_t)(stay - 1);
+    if (!round->owed_stays)
+        return;
+    if (round->owed_stays < stay && round->owed_until <= roster->seats) {
+        round->turn = round->owed_turn < roster->seats ? round->owed_turn : 0;
+        round->until = round->owed_until;
+        round->left = round->owed_left;
+        round->stays = round->owed_stays;
+    }
+    round->owed_stays = 0; /* else there were more pools, or more waited */
 }
 
 /*
- * What waited when it looked tells nothing after a while, as when tasks came in a burst and now come one by one. The
- * next way around begins with the pool after this one, so that it is not always the same that has had more by then.
+ * What waited when it looked tells nothing after a while, as when tasks came in a burst and now come one by one: after
+ * one more submit it goes in turn. When it stays again it goes on from there, so that it is not always the same that
+ * have had more by then: who is slow after so many submits breaks off at the same pools each time.
  */
 void balance_paced(struct round *round)
 {
     int64_t now = rp_now();
 
     if (now - round->paced_at > STAY_PACE_NS) {
+        bool here = round->left > 0; /* that one is the last of this pool's, or it is owed more */
+        round->owed_turn = here ? round->turn : (uint16_t)(round->turn + 1);
+        round->owed_until = (uint16_t)(here ? round->until : round->until - 1);
+        round->owed_left = here ? round->left - 1 : round->stays;
+        round->owed_stays = round->owed_until ? round->stays : 0;
         round->left = round->stays = 0;
         round->until = 1;
     }

@@ -148,14 +148,18 @@ static inline struct choice balance_turn(const struct multi *multi, const struct
 /* A thread's way around the pools of a multi pool: it keeps a few, and shares a word only to begin one. */
 struct round {
     uint32_t serial;         /* of the multi pool; 0: none */
-    uint32_t turn;           /* the next */
     uint32_t until;          /* so many turns until it has come around */
-    uint32_t part;           /* whose turn it is to get a part of a batch */
-    uint16_t left;           /* more submits that go to the next turn's pool before the last of its turn */
-    uint16_t stays;          /* what that is of each turn until it has come around */
+    uint16_t turn;           /* the next */
+    uint16_t part;           /* whose turn it is to get a part of a batch */
     uint16_t arounds, looks; /* how often it has come around, and has looked then */
-    int64_t paced_at;        /* while it stays: when it was last looked at how fast it submits */
+    uint8_t left;            /* more submits that go to the next turn's pool before the last of its turn */
+    uint8_t stays;           /* what that is of each turn until it has come around */
+    uint8_t owed_left;       /* where a way around by stays was broken off: these of then, to go on with */
+    uint8_t owed_stays;      /* 0: none was */
+    uint16_t owed_turn, owed_until;
+    int64_t paced_at; /* while it stays: when it was last looked at how fast it submits */
 };
+_Static_assert(RP_MULTI_POOLS_MAX - 1 <= UINT16_MAX, "a turn is the number of a seat");
 #define ROUNDS 4
 extern _Thread_local struct round balance_rounds[ROUNDS];
 
@@ -164,7 +168,7 @@ extern _Thread_local struct round balance_rounds[ROUNDS];
 
 /* The thread's for this multi pool, or a new one, which begins with the pool after the last new one's. */
 struct round *balance_round_find(struct multi *multi, unsigned seats);
-/* It has come around: whether it stays with each pool for a while, see balance.c. */
+/* It has come around: how long it stays with each pool, see balance.c. */
 void balance_around(const struct roster *roster, struct round *round);
 /* It stays: not for longer if it submits too slowly for that. */
 void balance_paced(struct round *round);
@@ -190,10 +194,10 @@ static inline unsigned balance_next_turn(struct multi *multi, const struct roste
             balance_paced(round);
         return turn;
     }
-    round->turn = turn + 1 == roster->seats ? 0 : turn + 1;
+    round->turn = turn + 1 == roster->seats ? 0 : (uint16_t)(turn + 1);
+    round->left = round->stays;
     if (--round->until == 0)
         balance_around(roster, round);
-    round->left = round->stays;
     return turn;
 }
 
@@ -203,7 +207,7 @@ static inline unsigned balance_next_part(struct multi *multi, const struct roste
     struct round *round = balance_round(multi, roster);
     unsigned part = round->part < roster->seats ? round->part : 0; /* there were more */
 
-    round->part = part + 1;
+    round->part = (uint16_t)(part + 1); /* 0 after the last of all that there may be */
     return part;
 }
 
