@@ -209,7 +209,7 @@ Test(pool_cache, ten_thousand_workers_come_and_go)
 Test(pool_cache, each_of_a_crowd_is_called_and_ended_in_life_after_life)
 {
     enum { CROWD = 400 };
-    struct rp_pool_options options = {.prealloc = true, .no_purge = true, .stack_size = 65536};
+    struct rp_pool_options options = {.prealloc = true, .no_purge = true};
     struct rp_pool *pool = pool_make(CROWD, &options);
 
     for (unsigned life = 0; life < 3; life++) {
