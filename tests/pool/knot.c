@@ -164,27 +164,36 @@ Test(knot, a_knot_of_submits_and_waits_over_two_pools_is_edeadlk)
     }
 }
 
-/* Adversary: a ring of two waits, of which one has a deadline. Holds: nobody else is told that it can never come. */
+/*
+ * Adversary: a ring of two waits, of which one has a deadline. Holds: nobody else is told that it can never come; and
+ * nor is that one, unless it goes to sleep last: it stands among those that block a moment before.
+ */
 Test(knot, who_sleeps_until_a_deadline_is_in_nobodys_way_for_ever)
 {
-    struct gate first = {0}, second = {0};
-    struct rp_pool *pool = pool_of_two(0);
-    struct rp_future *future;
-    struct part timed = {.room = pool, .gate = &first, .spends = true, .patience = 50 * MS};
-    struct part waiter = {.future = &future, .gate = &second};
-    const struct rp_task task = {.arg = &timed};
+    bool timed_out = false;
 
-    cr_assert_eq(rp_pool_submit_future_task(pool, play_part, &task, &future), 0);
-    AWAIT(load_seq(&timed.ready) == 1);
-    part_start(&waiter, pool);
-    gate_open(&first);
-    AWAIT(rp_pool_waiting(pool) == 1 || load_seq(&timed.done));
-    gate_open(&second);
-    AWAIT(load_seq(&waiter.done) && load_seq(&timed.done));
-    cr_assert_eq(waiter.rc, 0);
-    cr_assert_eq(timed.rc, -ETIMEDOUT);
-    rp_future_destroy(future);
-    pool_end(pool);
+    for (int round = 0; round < ROUNDS && !timed_out; round++) {
+        struct gate first = {0}, second = {0};
+        struct rp_pool *pool = pool_of_two(0);
+        struct rp_future *future;
+        struct part timed = {.room = pool, .gate = &first, .spends = true, .patience = 50 * MS};
+        struct part waiter = {.future = &future, .gate = &second};
+        const struct rp_task task = {.arg = &timed};
+
+        cr_assert_eq(rp_pool_submit_future_task(pool, play_part, &task, &future), 0);
+        AWAIT(load_seq(&timed.ready) == 1);
+        part_start(&waiter, pool);
+        gate_open(&first);
+        AWAIT(rp_pool_waiting(pool) == 1 || load_seq(&timed.done));
+        gate_open(&second);
+        AWAIT(load_seq(&waiter.done) && load_seq(&timed.done));
+        cr_assert_eq(waiter.rc, 0);
+        cr_assert(timed.rc == -ETIMEDOUT || timed.rc == -EDEADLK, "%d", timed.rc);
+        timed_out = timed.rc == -ETIMEDOUT;
+        rp_future_destroy(future);
+        pool_end(pool);
+    }
+    cr_assert(timed_out);
 }
 
 /*
